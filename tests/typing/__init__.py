@@ -1,0 +1,1 @@
+"""Programs that are checked by mypy and pyright and never run: one file per package."""
