@@ -1,0 +1,598 @@
+"""The block of an operation: entering it, leaving it, and how it ends."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from datetime import timedelta
+from functools import partial
+from logging import DEBUG, INFO
+from types import TracebackType
+from typing import Self, TypeAlias, cast
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from ._callbacks import Callbacks, ErrorCallback, StatusCallback, checked_callback
+from ._cause import Cause
+from ._log import logger
+from ._loop import call_soon, clock_of, current_loop, task_is_done, task_of
+from ._operation import Operation
+from ._reason import CancelationReason
+from ._registry import OperationRegistry
+from ._seconds import limit as bound
+from ._status import OperationStatus
+from ._token import CancelationToken, checked_token
+from .exceptions import CancelationError, error_for
+from .sources import CancelationSource, TimeoutSource
+
+TURNS_UNTIL_A_DEADLINE_IS_NOTICED = 3
+"""Turns of a loop after which a timer that is due has run: asyncio takes up timers at the
+start of a turn and runs them behind what is ready by then, so two, and one to be delivered."""
+
+ASTRAY = (
+    "the block of a Cancelable was left in another task than it was entered in. Usual causes: "
+    "it surrounds a `yield` of an async generator that somebody else closes or the collector "
+    "found, of a fixture, or of a context manager driven by a framework. Enter it in the task "
+    "that runs the work, or iterate with `Cancelable.stream()`, which holds no scope open"
+)
+
+STOP_LIMIT = 1.0
+"""Seconds that the sources of an operation may take to stop at its end."""
+
+Closer: TypeAlias = Callable[[], Awaitable[None]]
+
+_current: ContextVar[Block | None] = ContextVar("cancelable_operation", default=None)
+
+
+def current_block() -> Block | None:
+    """Return the innermost live operation around the calling code, or None."""
+    operation = _current.get()
+    while operation is not None and operation._ending is not None:
+        operation = operation._block_around
+    return operation
+
+
+class Block(Operation):
+    """Run the block of an operation under a scope, and settle how it ends."""
+
+    __slots__ = (
+        "_block_around",
+        "_callbacks",
+        "_finds_parent",
+        "_register",
+        "_sources",
+        "_task",
+        "_tasks",
+        "_tokens",
+    )
+
+    def __init__(
+        self,
+        operation_id: str | None,
+        name: str | None,
+        metadata: dict[str, object] | None,
+        grace: float,
+        register: bool,
+        finds_parent: bool,
+    ) -> None:
+        """Make an operation whose block has not been entered."""
+        super().__init__(operation_id, name, metadata, grace)
+        self._block_around: Block | None = None
+        self._callbacks: Callbacks | None = None
+        self._finds_parent = finds_parent
+        self._register = register
+        self._sources: tuple[CancelationSource, ...] = ()
+        self._task: object = None
+        self._tasks: TaskGroup | None = None
+        self._tokens: tuple[CancelationToken, ...] = ()
+
+    # -- what may stop it ----------------------------------------------------------------
+
+    def add_token(self, token: CancelationToken) -> Self:
+        """Stop when *token* is cancelled, too; at any time before the end.
+
+        Args:
+            token: The token; it may be cancelled already.
+
+        Returns:
+            This operation.
+
+        Raises:
+            TypeError: If it is no token.
+            RuntimeError: If this operation has ended.
+        """
+        checked_token(token, "token")
+        if self._ending is not None:
+            msg = "the operation has ended; add tokens before its block is left"
+            raise RuntimeError(msg)
+        self._tokens = (*self._tokens, token)
+        if self._scope is not None:
+            token._listen(self, self._token_was_cancelled)
+        return self
+
+    def add_source(self, source: CancelationSource) -> Self:
+        """Stop when *source* fires, too.
+
+        Args:
+            source: The source; it belongs to this operation from now on.
+
+        Returns:
+            This operation.
+
+        Raises:
+            TypeError: If it is no source.
+            RuntimeError: If the source belongs to somebody else, or the block has been
+                entered and the source is no ``TimeoutSource``.
+        """
+        if not isinstance(source, CancelationSource):
+            msg = f"`source` must be a CancelationSource, not {source!r}"
+            raise TypeError(msg)
+        if isinstance(source, TimeoutSource):
+            self._limit(source)
+        elif self._loop is not None:
+            msg = (
+                f"the source {source.name!r} must be added before the block is entered: it is "
+                "started at the entry; a token or a TimeoutSource may be added at any time"
+            )
+            raise RuntimeError(msg)
+        else:
+            source.set_cancel_callback(self._request)
+            self._sources = (*self._sources, source)
+        return self
+
+    def _limit(self, source: TimeoutSource) -> None:
+        """Let a timeout set the deadline of this operation, which needs no task."""
+        source.set_cancel_callback(self._request)
+        if source.timeout >= self._timeout and self._timeout != math.inf:
+            return
+        self._timeout = source.timeout
+        self.__dict__["timeout_source"] = source
+        if self._clock is not None and self._ending is None:
+            self.deadline = min(self._deadline, self._clock() + source.timeout)
+
+    def _timed_out(self) -> Cause:
+        source: TimeoutSource | None = self.__dict__.get("timeout_source")
+        if source is None:
+            return super()._timed_out()
+        source.set_cancel_callback(None)
+        cause = source.timed_out()
+        source.fire(cause)
+        return cause
+
+    # -- callbacks -----------------------------------------------------------------------
+
+    def on_start(self, callback: StatusCallback) -> Self:
+        """Have a function called with the context when the block has been entered.
+
+        Args:
+            callback: Plain or async.
+
+        Raises:
+            TypeError: If it is no function.
+        """
+        self._own_callbacks(callback).on_start.append(callback)
+        return self
+
+    def on_complete(self, callback: StatusCallback) -> Self:
+        """Have a function called with the context when the block has completed.
+
+        Args:
+            callback: Plain or async; see ``on_cancel``.
+
+        Raises:
+            TypeError: If it is no function.
+        """
+        self._own_callbacks(callback).on_complete.append(callback)
+        return self
+
+    def on_cancel(self, callback: StatusCallback) -> Self:
+        """Have a function called with the context when a cancelation has ended the block.
+
+        The callbacks of an ending run after the scope has been left and before its exception
+        goes on, in the order in which they were given. Exactly one kind of them runs.
+
+        Args:
+            callback: Plain or async; the async ones of one ending share one second.
+
+        Raises:
+            TypeError: If it is no function.
+        """
+        self._own_callbacks(callback).on_cancel.append(callback)
+        return self
+
+    def on_error(self, callback: ErrorCallback) -> Self:
+        """Have a function called with the context and the error when the block has failed.
+
+        Args:
+            callback: Plain or async; see ``on_cancel``.
+
+        Raises:
+            TypeError: If it is no function.
+        """
+        self._own_callbacks(callback).on_error.append(callback)
+        return self
+
+    def set_callback_limit(self, limit: float | timedelta) -> Self:
+        """Set how long the async callbacks of the ending may take together.
+
+        Args:
+            limit: Seconds, or a ``timedelta``; one second unless it is set.
+
+        Raises:
+            TypeError: If the limit is no duration.
+            ValueError: If the limit is NaN, zero or negative.
+        """
+        self._own_callbacks(None).limit = bound(limit, "limit")
+        return self
+
+    def _own_callbacks(self, callback: object) -> Callbacks:
+        if callback is not None:
+            checked_callback(callback)
+        if self._callbacks is None:
+            self._callbacks = Callbacks()
+        return self._callbacks
+
+    # -- entering ------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._loop is not None:
+            msg = (
+                "a Cancelable is entered once; make a new one for each block "
+                "(a token may serve any number of them)"
+            )
+            raise RuntimeError(msg)
+        loop = current_loop()
+        around = _current.get()
+        if around is not None:
+            around = current_block()
+            if self._finds_parent:
+                self._parent = around
+        self._list()
+        self._loop = loop
+        self._clock = clock = clock_of(loop)
+        self._task = task = task_of(loop)
+        self._started_at = time.monotonic()
+        self._enclosing = self._block_around = around
+        if self._timeout != math.inf:
+            self._deadline = min(self._deadline, clock() + self._timeout)
+        parent = self._parent
+        if parent is not None:
+            self._is_in_parents_task = isinstance(parent, Block) and parent._task is task
+        self._scope = scope = loop.backend_class.create_cancel_scope(deadline=self._hard_cut())
+        scope.__enter__()
+        _current.set(self)
+        # From here on a request from any thread finds the scope. Those that came before have
+        # left their cause, which is looked for when all listeners are in place.
+        if parent is not None:
+            parent._adopt(self)
+        for token in self._tokens:
+            token._listen(self, self._token_was_cancelled)
+        if self._causes or self._timeout <= 0:
+            self._stop_at_once(clock())
+        if logger.isEnabledFor(DEBUG):
+            logger.debug("operation %s entered", self.label)
+        if self._sources or (self._callbacks is not None and self._callbacks.on_start):
+            await self._start()
+        return self
+
+    def _list(self) -> None:
+        """Enter the registry, if one shall list the operation."""
+        if self._register and self.keeper is None:
+            OperationRegistry.current().register(self)
+        if self.keeper is not None:
+            self.keeper.entered(self)
+
+    def _stop_at_once(self, now: float) -> None:
+        """Cut a block that is entered with its request already made.
+
+        Where the request came to an operation above, that one's scope or the time taken over
+        from it cuts, perhaps later: after a grace, or behind a shield.
+        """
+        self._notice_deadline()
+        if not self._causes:
+            return
+        asked_above = self._causes[0].reason is CancelationReason.PARENT
+        if self._hard_cut() <= now or not (asked_above or self._grace_is_running(now)):
+            self._deliver(-math.inf)
+
+    def _grace_is_running(self, now: float) -> bool:
+        return self._deadline <= now < self._deadline + self._grace
+
+    def _token_was_cancelled(self, cause: Cause, here: object) -> None:
+        self._request(cause, here=here)
+
+    async def _start(self) -> None:
+        """Start the sources and run the start callbacks; leave the block if that fails."""
+        try:
+            await self._start_sources()
+            if self._callbacks is not None:
+                await self._callbacks.call(self._callbacks.on_start, self.context)
+        except BaseException as exc:
+            await self.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+
+    async def _start_sources(self) -> None:
+        """Start the sources, in a task group if one of them needs a task.
+
+        The group is opened only then, since it costs more than all the rest of the block.
+        """
+        scope = self._scope
+        assert scope is not None
+        sources, self._sources = self._sources, ()
+        for source in sources:
+            await source.start_monitoring(scope)
+            self._sources = (*self._sources, source)
+        if any(source.needs_task for source in sources):
+            self._tasks = await anyio.create_task_group().__aenter__()
+            for source in sources:
+                if source.needs_task:
+                    self._tasks.start_soon(source.run)
+
+    def _has_more_to_end(self) -> bool:
+        return bool(self._sources) or "closers" in self.__dict__
+
+    async def _end_the_rest(self, exc: BaseException | None) -> BaseException | None:
+        """Close the iterations that were left in the middle, then stop the sources.
+
+        Returns:
+            What ended the block, as ``_stop_sources`` does.
+        """
+        closers: dict[Closer, None] = self.__dict__.pop("closers", {})
+        for close in reversed(list(closers)):
+            try:
+                await close()
+            except BaseException as error:
+                if exc is None:
+                    exc = error
+                elif error is not exc and isinstance(error, Exception):
+                    logger.exception("a source of items failed to close")
+        return await self._stop_sources(exc) if self._sources else exc
+
+    def closes(self, close: Closer) -> Callable[[], object]:
+        """Have something closed before the block is left, in the task of the block.
+
+        Args:
+            close: An async function; it must not block.
+
+        Returns:
+            A function that takes it out again.
+        """
+        closers: dict[Closer, None] = self.__dict__.setdefault("closers", {})
+        closers[close] = None
+        return partial(closers.pop, close, None)
+
+    async def _stop_sources(self, exc: BaseException | None) -> BaseException | None:
+        """Stop the sources and wait for their tasks.
+
+        The tasks end because their own scope is cancelled; it is shielded, so that waiting for
+        them is over in a turn or two whatever is being cancelled around. What ended the block
+        is not shown to the task group, which would wrap it.
+
+        Returns:
+            What ended the block: *exc*, or a cancelation that came while the tasks ended.
+        """
+        sources, self._sources = self._sources, ()
+        tasks, self._tasks = self._tasks, None
+        if tasks is not None:
+            tasks.cancel_scope.shield = True
+            tasks.cancel_scope.cancel()
+            try:
+                await tasks.__aexit__(None, None, None)
+            except BaseException as late:
+                exc = exc or late
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + STOP_LIMIT):
+            for source in reversed(sources):
+                try:
+                    await source.stop_monitoring()
+                except Exception:
+                    logger.exception("a source failed to stop: %r", source)
+        for source in sources:
+            source.set_cancel_callback(None)
+        return exc
+
+    # -- leaving -------------------------------------------------------------------------
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        ended_by: BaseException | None = exc
+        leaving: BaseException | None = None
+        try:
+            if self._has_more_to_end() and self._is_left_in_its_task():
+                ended_by = await self._end_the_rest(exc)
+            leaving = self._leave(ended_by)
+            if leaving is None and ended_by is not exc:
+                leaving = ended_by
+            elif isinstance(leaving, CancelationError):
+                leaving = await self._let_the_outer_go_first(leaving)
+            if self._callbacks is not None:
+                await self._end(self._callbacks, leaving or ended_by)
+            if leaving is not None:
+                raise leaving
+        finally:
+            # The frame of this call is part of the traceback of what it raises; without this
+            # the error and the frame would keep each other alive.
+            del leaving, ended_by, exc, tb
+
+    def _leave(self, exc: BaseException | None) -> BaseException | None:
+        """Leave the scope and settle how the operation ended.
+
+        Returns:
+            What shall leave the block instead of *exc*, or None if *exc* shall go on.
+        """
+        loop, scope = self._loop, self._scope
+        if loop is None or scope is None:
+            msg = "the block of a Cancelable is left before it was entered"
+            raise RuntimeError(msg)
+        if not self._is_left_in_its_task():
+            return self._leave_astray(scope, exc)
+        self._notice_deadline()
+        if exc is None:
+            try:
+                scope.__exit__(None, None, None)
+            except BaseException as misnested:
+                self._close(OperationStatus.FAILED, self._first_cause(), misnested)
+                return misnested
+            self._close(OperationStatus.COMPLETED, self._first_cause())
+            return None
+        is_cancel = _is_cancel(exc, loop.backend_class.cancelled_exception_class())
+        if is_cancel:
+            self._settle_above()
+        try:
+            is_taken = scope.__exit__(type(exc), exc, exc.__traceback__)
+        except BaseException as rest:
+            # What the scope leaves of a group once its own cancelations are out.
+            self._close(OperationStatus.FAILED, self._first_cause(), rest)
+            return rest
+        return self._settle(exc, is_cancel, is_taken)
+
+    def _is_left_in_its_task(self) -> bool:
+        return self._loop is not None and task_of(self._loop) is self._task
+
+    def _settle(self, exc: BaseException, is_cancel: bool, is_taken: bool) -> BaseException | None:
+        if is_cancel or isinstance(exc, GeneratorExit):
+            ended_by = self.cause or Cause(CancelationReason.EXTERNAL)
+            self._close(OperationStatus.CANCELLED, ended_by)
+            if not is_taken:
+                return None
+            error = error_for(ended_by, self.context)
+            error.__cause__ = ended_by.error or exc
+            return error
+        cause = self._first_cause()
+        own_id = self.known_id
+        is_own = isinstance(exc, CancelationError) and exc.operation_id == own_id is not None
+        if is_own and cause is not None:
+            self._close(OperationStatus.CANCELLED, cause)
+        else:
+            self._close(OperationStatus.FAILED, cause, exc)
+        return None
+
+    def _first_cause(self) -> Cause | None:
+        return self._causes[0] if self._causes else None
+
+    def _settle_above(self) -> None:
+        """Have the scopes above that are due by now cancelled before this one is left.
+
+        A deadline that has passed, and a request from a thread that the loop has not got to
+        yet, are due. The scope of this block leaves the cancelation to them only if they are
+        cancelled already.
+        """
+        for above in self._ancestors():
+            if above._native is self._native:
+                above._deliver_if_due()
+
+    async def _let_the_outer_go_first(self, error: CancelationError) -> BaseException:
+        """Return what leaves: the native cancelation if a scope around is due as well.
+
+        A foreign scope around this block may have a deadline that has passed and that the loop
+        has not noticed. Its cancelation comes within a turn or two of the loop, and would be
+        lost to the code in between if this block's own error went out now.
+        """
+        backend, clock = self._backend, self._clock
+        assert clock is not None
+        if backend.current_effective_deadline() > clock():
+            return error
+        try:
+            for _ in range(TURNS_UNTIL_A_DEADLINE_IS_NOTICED):
+                await checkpoint()
+        except backend.cancelled_exception_class() as native:
+            return native
+        return error
+
+    def _leave_astray(
+        self, scope: anyio.CancelScope, exc: BaseException | None
+    ) -> BaseException | None:
+        """Settle a block that is left in another task than it was entered in.
+
+        The scope cannot be left from here. Its deadline is taken away, so that it will not
+        cancel the task that entered it; what else that task loses cannot be mended.
+        """
+        assert self._loop is not None
+        entered_by = self._task
+        call_soon(self._loop, partial(setattr, scope, "deadline", math.inf))
+        native = self._loop.backend_class.cancelled_exception_class()
+        if exc is not None and (isinstance(exc, GeneratorExit) or _is_cancel(exc, native)):
+            self._close(OperationStatus.CANCELLED, self.cause or Cause(CancelationReason.EXTERNAL))
+        else:
+            self._close(OperationStatus.FAILED, self._first_cause(), exc)
+        if isinstance(exc, GeneratorExit) and task_is_done(entered_by):
+            return None
+        error = RuntimeError(ASTRAY)
+        error.__cause__ = exc
+        return error
+
+    def _close(
+        self, ending: OperationStatus, cause: Cause | None, error: BaseException | None = None
+    ) -> None:
+        """Write down the ending, and take the operation out of everything that knows it."""
+        self._ended_at = time.monotonic()
+        self._end_cause = cause
+        if error is not None:
+            self._failure = f"{type(error).__name__}: {error}"
+        self._ending = ending
+        if _current.get() is self:
+            _current.set(self._block_around)
+        for token in self._tokens:
+            token._unlisten(self)
+        if self._parent is not None:
+            self._parent._release(self)
+        if self.keeper is not None:
+            self.keeper.left(self)
+        self._scope = self._task = None
+        if self.__dict__:
+            self._tell_the_end()
+            self._end_progress()
+        self._log_the_end(ending, cause)
+
+    def _end_progress(self) -> None:
+        """Tell the readers of progress that the operation has ended."""
+
+    def _log_the_end(self, ending: OperationStatus, cause: Cause | None) -> None:
+        took = self._ended_at - self._started_at
+        if ending is OperationStatus.CANCELLED and cause is not None:
+            level = DEBUG if cause.reason is CancelationReason.PARENT else INFO
+            if logger.isEnabledFor(level):
+                text = "operation %s cancelled after %.3f s: %s"
+                logger.log(level, text, self.label, took, cause.label)
+        elif logger.isEnabledFor(DEBUG):
+            logger.debug("operation %s %s after %.3f s", self.label, ending.value, took)
+
+    async def _end(self, callbacks: Callbacks, error: BaseException | None) -> None:
+        """Run the callbacks of the ending, once."""
+        self._callbacks = None
+        match self._ending:
+            case OperationStatus.COMPLETED:
+                await callbacks.call(callbacks.on_complete, self.context)
+            case OperationStatus.CANCELLED:
+                await callbacks.call(callbacks.on_cancel, self.context)
+            case _ if error is not None:
+                await callbacks.call_on_error(self.context, error)
+            case _:
+                pass
+
+    # -- looks ---------------------------------------------------------------------------
+
+    @property
+    def label(self) -> str:
+        """The id, with the name where there is one: how log records name the operation."""
+        return self.operation_id if self._name is None else f"{self.operation_id} ({self._name})"
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        known = "" if self.known_id is None else f" {self.known_id}"
+        return f"<{type(self).__name__}{name}{known} {self.status.value}>"
+
+
+def _is_cancel(exc: BaseException, native: type[BaseException]) -> bool:
+    """Return whether an exception is the native cancelation, or a group of nothing else."""
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return group.split(native)[1] is None
+    return isinstance(exc, native)

@@ -1,0 +1,537 @@
+"""The operation as its users see it: how it is made, and what can be done inside its block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial, wraps
+from types import EllipsisType
+from typing import ParamSpec, Self, TypeVar, cast
+
+from anyio.lowlevel import checkpoint
+
+from ._block import Block, current_block
+from ._callbacks import checked_callback
+from ._hold import Hold
+from ._iterator import CancelableAsyncIterator
+from ._loop import call_soon
+from ._progress import Progress, ProgressCallback, ProgressFeed, ProgressUpdate
+from ._reason import CancelationReason
+from ._seconds import limit as bound, seconds
+from ._token import CancelationToken, checked_token
+from .exceptions import CancelationError, error_for
+from .sources import Condition, ConditionSource, SignalSource, SupportsWait
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def current_operation() -> Cancelable | None:
+    """Return the operation whose block the calling code is in, or None.
+
+    It is known in the task that entered the block, in tasks that it starts, and in worker
+    threads of ``anyio.to_thread``. An operation that has ended is never returned.
+    """
+    return cast("Cancelable | None", current_block())
+
+
+class Cancelable(Block):
+    """Run a block that can be asked to stop, and that says why it stopped.
+
+    ::
+
+        async with Cancelable.with_timeout(30, name="report") as cancel:
+            await make_report()
+
+    The block is cancelled by its deadline, by its tokens, by ``cancel()`` from anywhere, and
+    with the operation around it. Inside, code sees the native cancelation of its event loop;
+    what leaves the block is the matching ``CancelationError``. A cancelation that is not the
+    operation's own (``task.cancel()``, a scope around it) passes through untouched.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        operation_id: str | None = None,
+        name: str | None = None,
+        parent: Cancelable | EllipsisType | None = ...,
+        metadata: Mapping[str, object] | None = None,
+        register_globally: bool = False,
+        grace: float | timedelta | None = None,
+    ) -> None:
+        """Make an operation; its clock starts when the block is entered.
+
+        Args:
+            operation_id: An id of the caller's choice, unique among the live operations of a
+                registry; an unguessable one is made when none is given.
+            name: A name for people and for filters.
+            parent: The operation to be listed under and to be stopped with. Left out, it is
+                the one around the block when that is entered; None: listed under nobody.
+            metadata: Facts to be kept with the operation (owner, tenant).
+            register_globally: Whether the current registry lists the operation.
+            grace: Seconds that the block may run on after a request to stop, until it is cut.
+
+        Raises:
+            TypeError: If an argument is of the wrong kind.
+            ValueError: If the id is empty or too long, or the grace is negative or NaN.
+        """
+        if parent is not None and parent is not ... and not isinstance(parent, Cancelable):
+            msg = f"`parent` must be a Cancelable or None, not {parent!r}"
+            raise TypeError(msg)
+        super().__init__(
+            operation_id,
+            name,
+            None if metadata is None else dict(metadata),
+            0.0 if grace is None else _checked_grace(grace),
+            register_globally,
+            parent is ...,
+        )
+        if isinstance(parent, Cancelable):
+            self._parent = parent
+
+    # -- constructors --------------------------------------------------------------------
+
+    @classmethod
+    def with_timeout(
+        cls,
+        timeout: float | timedelta | None,
+        operation_id: str | None = None,
+        name: str | None = None,
+        *,
+        parent: Cancelable | EllipsisType | None = ...,
+        metadata: Mapping[str, object] | None = None,
+        register_globally: bool = False,
+        grace: float | timedelta | None = None,
+    ) -> Self:
+        """Make an operation that is asked to stop after some time in its block.
+
+        Args:
+            timeout: Seconds, or a ``timedelta``. Zero or less (a budget that is used up)
+                stops the block at its first checkpoint; None and infinity mean no limit.
+            operation_id: See the constructor, as for the others.
+            name: See the constructor.
+            parent: See the constructor.
+            metadata: See the constructor.
+            register_globally: See the constructor.
+            grace: See the constructor.
+
+        Raises:
+            TypeError: If the timeout is no duration.
+            ValueError: If the timeout is NaN.
+        """
+        operation = cls(operation_id, name, parent, metadata, register_globally, grace)
+        operation._timeout = seconds(timeout, "timeout")
+        return operation
+
+    @classmethod
+    def with_token(
+        cls,
+        token: CancelationToken,
+        operation_id: str | None = None,
+        name: str | None = None,
+        *,
+        parent: Cancelable | EllipsisType | None = ...,
+        metadata: Mapping[str, object] | None = None,
+        register_globally: bool = False,
+        grace: float | timedelta | None = None,
+    ) -> Self:
+        """Make an operation that is asked to stop when a token is cancelled.
+
+        A token may serve any number of operations, one after another or at once.
+
+        Args:
+            token: The token. If it is cancelled already, the block stops at its first
+                checkpoint.
+            operation_id: See the constructor, as for the others.
+            name: See the constructor.
+            parent: See the constructor.
+            metadata: See the constructor.
+            register_globally: See the constructor.
+            grace: See the constructor.
+
+        Raises:
+            TypeError: If it is no token.
+        """
+        operation = cls(operation_id, name, parent, metadata, register_globally, grace)
+        operation._tokens = (checked_token(token, "token"),)
+        return operation
+
+    @classmethod
+    def with_signal(
+        cls,
+        *signals: int,
+        operation_id: str | None = None,
+        name: str | None = None,
+        parent: Cancelable | EllipsisType | None = ...,
+        metadata: Mapping[str, object] | None = None,
+        register_globally: bool = False,
+        grace: float | timedelta | None = None,
+    ) -> Self:
+        """Make an operation that is asked to stop by the first of some signals.
+
+        Enter its block in the main thread. A handler that the program or a server has
+        installed is called as well; Ctrl-C twice still ends the program.
+
+        Args:
+            signals: Signals; SIGINT and SIGTERM if none is given.
+            operation_id: See the constructor, as for the others.
+            name: See the constructor.
+            parent: See the constructor.
+            metadata: See the constructor.
+            register_globally: See the constructor.
+            grace: See the constructor.
+
+        Raises:
+            TypeError: If a signal is no number.
+            ValueError: If this platform knows no such signal.
+        """
+        operation = cls(operation_id, name, parent, metadata, register_globally, grace)
+        return operation.add_source(SignalSource(*signals))
+
+    @classmethod
+    def with_condition(
+        cls,
+        condition: Condition | SupportsWait,
+        check_interval: float | timedelta = 0.1,
+        condition_name: str | None = None,
+        operation_id: str | None = None,
+        name: str | None = None,
+        *,
+        in_thread: bool = False,
+        parent: Cancelable | EllipsisType | None = ...,
+        metadata: Mapping[str, object] | None = None,
+        register_globally: bool = False,
+        grace: float | timedelta | None = None,
+    ) -> Self:
+        """Make an operation that is asked to stop when a condition holds.
+
+        Args:
+            condition: A function, plain or async, that is asked again and again; or something
+                with an async ``wait()`` (an ``anyio.Event``), which is waited for instead.
+            check_interval: Seconds between two questions.
+            condition_name: The name of the condition in errors.
+            operation_id: See the constructor, as for the others.
+            name: See the constructor.
+            in_thread: Ask a plain function in a worker thread, because it blocks.
+            parent: See the constructor.
+            metadata: See the constructor.
+            register_globally: See the constructor.
+            grace: See the constructor.
+
+        Raises:
+            TypeError: If the condition is neither, or the interval is no duration.
+            ValueError: If the interval is NaN, zero or negative.
+        """
+        operation = cls(operation_id, name, parent, metadata, register_globally, grace)
+        source = ConditionSource(condition, check_interval, condition_name, in_thread=in_thread)
+        return operation.add_source(source)
+
+    # -- composition ---------------------------------------------------------------------
+
+    def combine(self, *others: Cancelable) -> Self:
+        """Stop for whatever the others would stop for, too.
+
+        Deadlines (the earliest counts) and tokens of the others are taken over, and asking
+        one of the others to stop asks this one. The cause that comes first is kept.
+
+        Args:
+            others: Operations; only this one is entered.
+
+        Returns:
+            This operation.
+
+        Raises:
+            TypeError: If one of them is no Cancelable.
+            RuntimeError: If this operation has ended.
+        """
+        self.check_combinable(others)
+        for other in others:
+            if other is not self:
+                self._take_over(other)
+        return self
+
+    @staticmethod
+    def check_combinable(others: Collection[Cancelable]) -> None:
+        """Refuse what is no operation.
+
+        Raises:
+            TypeError: If one of them is no Cancelable.
+        """
+        for other in others:
+            if not isinstance(other, Cancelable):
+                msg = f"only Cancelables can be combined, not {other!r}"
+                raise TypeError(msg)
+
+    def _take_over(self, other: Cancelable) -> None:
+        """Stop for what *other* would stop for.
+
+        Its sources keep telling it; this operation runs them and follows its token, so that
+        whatever asks the other one asks this one with the same cause.
+        """
+        if other._sources and self._loop is not None:
+            msg = "combine before the block is entered: sources are started at the entry"
+            raise RuntimeError(msg)
+        self._timeout = min(self._timeout, other._timeout)
+        self.deadline = min(self._deadline, other._deadline)
+        self._sources = (*self._sources, *other._sources)
+        self.add_token(other.token)
+        for token in other._tokens:
+            self.add_token(token)
+
+    # -- progress ------------------------------------------------------------------------
+
+    @property
+    def _progress(self) -> Progress:
+        progress: Progress | None = self.__dict__.get("progress_room")
+        return progress or self.__dict__.setdefault("progress_room", Progress())
+
+    def _end_progress(self) -> None:
+        progress: Progress | None = self.__dict__.get("progress_room")
+        if progress is not None:
+            progress.end()
+
+    def on_progress(self, callback: ProgressCallback) -> Self:
+        """Have a function called with id, message and metadata at each report.
+
+        Args:
+            callback: Plain, or async and quick: it is awaited in line, and dropped when it
+                takes longer than a second. Read ``progress()`` where reading may be slow.
+
+        Raises:
+            TypeError: If it is no function.
+        """
+        checked_callback(callback)
+        self._progress.listeners.append(callback)
+        return self
+
+    async def report_progress(
+        self, message: object, metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Report how far the operation has come.
+
+        Args:
+            message: A text, or any value that the listeners understand.
+            metadata: Figures to go with it.
+        """
+        await self._progress.report(ProgressUpdate(self.operation_id, message, metadata))
+
+    def report_progress_sync(
+        self, message: object, metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Report how far the operation has come, from a thread.
+
+        Listeners run in the loop of the operation. In a worker thread of anyio the call waits
+        for async listeners; in another thread only plain ones are called.
+
+        Args:
+            message: A text, or any value that the listeners understand.
+            metadata: Figures to go with it.
+        """
+        update = ProgressUpdate(self.operation_id, message, metadata)
+        progress = self._progress
+        if self._loop is None:
+            progress.publish(update)
+        elif not (progress.has_async_listeners and _report_from_worker(progress, update)):
+            call_soon(self._loop, partial(progress.report_plain, update))
+
+    def progress(self) -> ProgressFeed:
+        """Return an iterator over the reports, for a reader who may be slow.
+
+        ``async for update in operation.progress()`` keeps the order, drops reports in the
+        middle when the reader is slower than they come, always gives the last one, and ends
+        with the operation. It may be read in another thread's loop.
+        """
+        return ProgressFeed(self._progress, ended=self._ending is not None)
+
+    # -- inside the block ----------------------------------------------------------------
+
+    async def check_cancelation(self) -> None:
+        """Pass a checkpoint, which raises the native cancelation if the block is to be cut.
+
+        Raises:
+            BaseException: The native cancelation of the event loop; let it pass.
+        """
+        if self._is_cut():
+            self._deliver(-math.inf)
+        await checkpoint()
+
+    def check_cancelation_sync(self) -> None:
+        """Raise if the block is to be cut: the check for code in a worker thread.
+
+        A thread cannot be interrupted. Code that calls this now and then ends soon after a
+        request; the error passes through ``run_in_thread`` and leaves the block as its own.
+
+        Raises:
+            CancelationError: The error of the first request.
+        """
+        if self._is_cut():
+            cause = self.cause
+            assert cause is not None
+            raise error_for(cause, self.context)
+
+    def _is_cut(self) -> bool:
+        """Return whether the time of the hard cut has come, which a grace puts off."""
+        if not self._is_asked():
+            return False
+        return self._clock is None or self._nearest_cut() <= self._clock()
+
+    async def wait_cancelling(self) -> CancelationReason:
+        """Wait until the operation is asked to stop.
+
+        With a ``grace`` the block learns of a request here before it is cut; start this in a
+        child task, or await it where there is nothing else to wait for.
+
+        Returns:
+            The reason of the first request.
+        """
+        return await self.token.wait()
+
+    def stream(
+        self,
+        async_iter: AsyncIterable[T],
+        report_interval: int | None = None,
+        buffer_partial: bool = True,
+    ) -> CancelableAsyncIterator[T]:
+        """Iterate over a source inside this block.
+
+        ``async for item in cancel.stream(source)`` opens no scope of its own, gives way to
+        other tasks every few milliseconds, and closes the source in this task: at its end, at
+        an error or a cancelation, and, when the loop is left early, at the end of the block.
+
+        Args:
+            async_iter: The source.
+            report_interval: Report progress after each so many items.
+            buffer_partial: Whether the last 1,000 items are kept as the partial result.
+
+        Returns:
+            An iterator that counts, and that may be closed by hand.
+
+        Raises:
+            TypeError: If the source cannot be iterated over.
+            ValueError: If the interval is not above zero.
+        """
+        return CancelableAsyncIterator(async_iter, self, report_interval, buffer_partial)
+
+    @asynccontextmanager
+    async def shield(
+        self,
+        *,
+        timeout: float | timedelta | None = None,
+        reasons: Collection[CancelationReason | str] | None = None,
+    ) -> AsyncGenerator[Cancelable]:
+        """Let a section of the block finish that must not be cut in the middle.
+
+        ::
+
+            async with cancel.shield(timeout=5):
+                await connection.rollback()
+
+        The end of the section is a checkpoint, where a cancelation that has come meanwhile is
+        delivered. asyncio's own ``task.cancel()`` cuts through every shield: run a section
+        that must survive that in a task of its own.
+
+        Args:
+            timeout: Seconds after which the section is cut all the same.
+            reasons: Hold back requests for these reasons only, to this operation and to those
+                around it: they are pending, and made when the section is over. A request for
+                another reason, and a deadline, cut the section. Scopes of others are kept out
+                as by any shield.
+
+        Yields:
+            The section, an operation of its own that is listed under this one.
+
+        Raises:
+            TimeoutCancelation: If the timeout cut the section and no cancelation was waiting.
+            RuntimeError: If the block is not running.
+            ValueError: If the timeout is not above zero, or there is no such reason.
+        """
+        if not self.is_running:
+            msg = "`shield` protects a section of a running block; enter the block first"
+            raise RuntimeError(msg)
+        name = None if self.name is None else f"{self.name} (shielded)"
+        section = Cancelable.with_timeout(bound(timeout, "timeout"), name=name, parent=self)
+        section._is_shield = reasons is None
+        hold = Hold(self, reasons or (), math.inf if reasons is None else self._nearest_cut())
+        holders = [] if reasons is None else [self, *self._ancestors()]
+        cut: CancelationError | None = None
+        try:
+            with hold.scope:
+                for operation in holders:
+                    operation._holds = (*operation._holds, hold)
+                try:
+                    async with section:
+                        yield section
+                except CancelationError as error:
+                    if error.operation_id != section.operation_id:
+                        raise
+                    cut = error
+        finally:
+            for operation in holders:
+                operation._holds = tuple(other for other in operation._holds if other is not hold)
+            hold.release()
+        await self.check_cancelation()
+        if cut is not None:
+            raise cut
+
+    async def run_in_thread(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a plain function in a worker thread, with the context of the caller.
+
+        Inside it, ``current_operation()`` is known, and ``check_cancelation_sync()`` is the
+        way to end early. A thread cannot be interrupted: the call returns when the function
+        does, also after a request to stop, and a result that it has computed is kept.
+
+        Args:
+            func: A plain function.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            What the function returns.
+        """
+        from anyio import to_thread  # brings threads in for those who use them
+
+        return await to_thread.run_sync(partial(func, *args, **kwargs))
+
+    def wrap(self, operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        """Return an async function that passes a checkpoint of this operation first.
+
+        Args:
+            operation: An async function.
+        """
+
+        @wraps(operation)
+        async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+            await self.check_cancelation()
+            return await operation(*args, **kwargs)
+
+        return wrapped
+
+    @asynccontextmanager
+    async def wrapping(
+        self,
+    ) -> AsyncGenerator[Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]]:
+        """Give ``wrap`` as the value of an ``async with``, after a checkpoint."""
+        await self.check_cancelation()
+        yield self.wrap
+
+
+def _checked_grace(value: float | timedelta) -> float:
+    grace = seconds(value, "grace")
+    if grace < 0:
+        msg = f"`grace` must be 0 or more seconds, not {value!r}"
+        raise ValueError(msg)
+    return grace
+
+
+def _report_from_worker(progress: Progress, update: ProgressUpdate) -> bool:
+    """Report from a worker thread of anyio and wait for the listeners; False in other threads."""
+    from anyio import NoEventLoopError, from_thread  # noqa: TID251 - a worker thread may block
+
+    try:
+        from_thread.run(progress.report, update)
+    except NoEventLoopError:
+        return False
+    return True

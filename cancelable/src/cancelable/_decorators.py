@@ -1,0 +1,419 @@
+"""Async functions and async generators that run inside an operation of their own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from functools import wraps
+from typing import ParamSpec, TypeVar, cast, overload
+
+from ._cancelable import Cancelable, current_operation
+from ._seconds import limit, seconds
+from ._streams import CancelableStream
+from ._token import CancelationToken, checked_token
+from .sources import Condition, ConditionSource, SignalSource
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
+
+INJECTED = "cancelable"
+"""The parameter that takes the operation, where a function has it."""
+
+
+@overload
+def cancelable(function: FunctionT, /) -> FunctionT: ...
+@overload
+def cancelable(
+    timeout: float | timedelta | None = None,
+    operation_id: str | None = None,
+    name: str | None = None,
+    register_globally: bool = False,
+    inject_param: str | None = INJECTED,
+) -> Callable[[FunctionT], FunctionT]: ...
+def cancelable(
+    timeout: FunctionT | float | timedelta | None = None,
+    operation_id: str | None = None,
+    name: str | None = None,
+    register_globally: bool = False,
+    inject_param: str | None = INJECTED,
+) -> FunctionT | Callable[[FunctionT], FunctionT]:
+    """Run each call of an async function inside an operation of its own.
+
+    With or without parentheses; on functions, methods, classmethods (below ``@classmethod``)
+    and async generators, whose steps are cancelled one by one. The signature stays; a
+    parameter called *inject_param* gets the operation unless the caller gives it.
+
+    Args:
+        timeout: Seconds for one call.
+        operation_id: The id of each call; leave it out where calls overlap.
+        name: A name for people; the function's name if left out.
+        register_globally: Whether the current registry lists the calls.
+        inject_param: The parameter that takes the operation; None for none.
+
+    Raises:
+        TypeError: If the function is not async, or an argument is of the wrong kind.
+        ValueError: If the timeout is not above zero.
+    """
+    if callable(timeout):
+        return cancelable()(timeout)
+    allowed = None if timeout is None else limit(timeout, "timeout")
+
+    def make(name: str) -> Cancelable:
+        return Cancelable.with_timeout(
+            allowed, operation_id, name, register_globally=register_globally
+        )
+
+    return _decorator(make, name, inject_param)
+
+
+def cancelable_method(
+    timeout: float | timedelta | None = None,
+    name: str | None = None,
+    register_globally: bool = False,
+) -> Callable[[FunctionT], FunctionT]:
+    """Run each call of an async method inside an operation of its own; see ``cancelable``.
+
+    The operation has the qualified name of the method (``Class.method``) unless one is given.
+
+    Args:
+        timeout: Seconds for one call.
+        name: A name for people.
+        register_globally: Whether the current registry lists the calls.
+
+    Raises:
+        TypeError: If the method is not async, or an argument is of the wrong kind.
+        ValueError: If the timeout is not above zero.
+    """
+
+    def decorate(function: FunctionT) -> FunctionT:
+        _refuse_plain(function)
+        named = name or function.__qualname__.rpartition("<locals>.")[2]
+        return cancelable(timeout, name=named, register_globally=register_globally)(function)
+
+    return decorate
+
+
+def cancelable_with_token(
+    token: CancelationToken,
+    operation_id: str | None = None,
+    name: str | None = None,
+    register_globally: bool = False,
+    inject_param: str | None = INJECTED,
+) -> Callable[[FunctionT], FunctionT]:
+    """Run each call inside an operation that a token stops; see ``cancelable``.
+
+    Args:
+        token: The token.
+        operation_id: The id of each call.
+        name: A name for people.
+        register_globally: Whether the current registry lists the calls.
+        inject_param: The parameter that takes the operation; None for none.
+
+    Raises:
+        TypeError: If it is no token, or the function is not async.
+    """
+    checked_token(token, "token")
+
+    def make(name: str) -> Cancelable:
+        return Cancelable.with_token(token, operation_id, name, register_globally=register_globally)
+
+    return _decorator(make, name, inject_param)
+
+
+def cancelable_with_signal(
+    *signals: int,
+    operation_id: str | None = None,
+    name: str | None = None,
+    register_globally: bool = False,
+    inject_param: str | None = INJECTED,
+) -> Callable[[FunctionT], FunctionT]:
+    """Run each call inside an operation that signals stop; see ``cancelable``.
+
+    Args:
+        signals: Signals; SIGINT and SIGTERM if none is given.
+        operation_id: The id of each call.
+        name: A name for people.
+        register_globally: Whether the current registry lists the calls.
+        inject_param: The parameter that takes the operation; None for none.
+
+    Raises:
+        TypeError: If a signal is no number, or the function is not async.
+        ValueError: If this platform knows no such signal.
+    """
+    known = SignalSource(*signals).signals
+
+    def make(name: str) -> Cancelable:
+        return Cancelable.with_signal(
+            *known, operation_id=operation_id, name=name, register_globally=register_globally
+        )
+
+    return _decorator(make, name, inject_param)
+
+
+def cancelable_with_condition(
+    condition: Condition,
+    check_interval: float | timedelta = 0.1,
+    condition_name: str | None = None,
+    operation_id: str | None = None,
+    name: str | None = None,
+    register_globally: bool = False,
+    inject_param: str | None = INJECTED,
+) -> Callable[[FunctionT], FunctionT]:
+    """Run each call inside an operation that a condition stops; see ``cancelable``.
+
+    Args:
+        condition: A function, plain or async, that is asked again and again.
+        check_interval: Seconds between two questions.
+        condition_name: The name of the condition in errors.
+        operation_id: The id of each call.
+        name: A name for people.
+        register_globally: Whether the current registry lists the calls.
+        inject_param: The parameter that takes the operation; None for none.
+
+    Raises:
+        TypeError: If the condition is no function, or the function is not async.
+        ValueError: If the interval is not above zero.
+    """
+    ConditionSource(condition, check_interval)  # refuses bad arguments here, not at a call
+
+    def make(name: str) -> Cancelable:
+        return Cancelable.with_condition(
+            condition,
+            check_interval,
+            condition_name,
+            operation_id,
+            name,
+            register_globally=register_globally,
+        )
+
+    return _decorator(make, name, inject_param)
+
+
+def cancelable_combine(
+    *cancelables: Cancelable,
+    operation_id: str | None = None,
+    name: str | None = None,
+    register_globally: bool = False,
+    inject_param: str | None = INJECTED,
+) -> Callable[[FunctionT], FunctionT]:
+    """Run each call inside an operation that stops for whatever the given ones stop for.
+
+    Timeouts count anew for each call. A token or a source that has fired has fired for all
+    calls that follow. Calls may overlap unless one of the operations has a source.
+
+    Args:
+        cancelables: Operations that are not entered themselves.
+        operation_id: The id of each call.
+        name: A name for people.
+        register_globally: Whether the current registry lists the calls.
+        inject_param: The parameter that takes the operation; None for none.
+
+    Raises:
+        TypeError: If one of them is no Cancelable, or the function is not async.
+    """
+    Cancelable.check_combinable(cancelables)
+
+    def make(name: str) -> Cancelable:
+        operation = Cancelable(operation_id, name, register_globally=register_globally)
+        return operation.combine(*cancelables)
+
+    return _decorator(make, name, inject_param)
+
+
+def with_cancelable(
+    cancel: Cancelable, inject: bool = False, inject_param: str = INJECTED
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """Run an async function as part of an operation that is at hand.
+
+    If its block is running the function runs in it; if not, the call enters the block, which
+    can be done once.
+
+    Args:
+        cancel: The operation.
+        inject: Whether the function gets it.
+        inject_param: The parameter that takes it.
+
+    Raises:
+        TypeError: If it is no Cancelable, or the function is not async.
+    """
+    Cancelable.check_combinable((cancel,))
+
+    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        _refuse_plain(function)
+        place = _place_of(function, inject_param if inject else None)
+
+        @wraps(function)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            _inject(kwargs, args, place, cancel)
+            if cancel.is_running:
+                await cancel.check_cancelation()
+                return await function(*args, **kwargs)
+            async with cancel:
+                return await function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def with_current_operation(
+    inject_param: str = "operation",
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """Give an async function the operation in whose block it is called, or None.
+
+    Args:
+        inject_param: The parameter that takes it.
+
+    Raises:
+        TypeError: If the function is not async.
+    """
+
+    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        _refuse_plain(function)
+        place = _place_of(function, inject_param)
+
+        @wraps(function)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            _inject(kwargs, args, place, current_operation())
+            return await function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+async def with_timeout(
+    timeout: float | timedelta | None,
+    coro: Awaitable[T],
+    operation_id: str | None = None,
+    name: str | None = None,
+) -> T:
+    """Await something for a limited time.
+
+    Args:
+        timeout: Seconds; zero or less stops at the first checkpoint.
+        coro: What to await.
+        operation_id: An id for the operation.
+        name: A name for people.
+
+    Raises:
+        TimeoutCancelation: If the time ran out.
+        TypeError: If the timeout is no duration.
+        ValueError: If the timeout is NaN.
+    """
+    try:
+        seconds(timeout, "timeout")
+    except BaseException:
+        if inspect.iscoroutine(coro):
+            coro.close()
+        raise
+    async with Cancelable.with_timeout(timeout, operation_id, name):
+        return await coro
+
+
+def ensure_cancelable(cancelable: Cancelable | None) -> Cancelable:
+    """Return the operation that was given, or a new one that nothing stops.
+
+    Args:
+        cancelable: An operation or None.
+    """
+    return Cancelable() if cancelable is None else cancelable
+
+
+def _decorator(
+    make: Callable[[str], Cancelable], name: str | None, inject_param: str | None
+) -> Callable[[FunctionT], FunctionT]:
+    """Return a decorator whose calls run inside the operations that *make* makes."""
+
+    def decorate(function: FunctionT) -> FunctionT:
+        _refuse_plain(function)
+        named = name or function.__name__
+        place = _place_of(function, inject_param)
+        if inspect.isasyncgenfunction(function):
+            wrapped: object = _wrap_generator(function, make, named, place)
+        else:
+            run = cast("Callable[..., Awaitable[object]]", function)
+            wrapped = _wrap_function(run, make, named, place)
+        return cast("FunctionT", wrapped)
+
+    return decorate
+
+
+def _wrap_function(
+    function: Callable[P, Awaitable[R]],
+    make: Callable[[str], Cancelable],
+    name: str,
+    place: tuple[str, int] | None,
+) -> Callable[P, Awaitable[R]]:
+    @wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        operation = make(name)
+        _inject(kwargs, args, place, operation)
+        async with operation:
+            return await function(*args, **kwargs)
+
+    return call
+
+
+def _wrap_generator(
+    function: Callable[P, AsyncIterator[T]],
+    make: Callable[[str], Cancelable],
+    name: str,
+    place: tuple[str, int] | None,
+) -> Callable[P, AsyncGenerator[T]]:
+    @wraps(function)
+    async def iterate(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T]:
+        whole = make(name)
+        _inject(kwargs, args, place, whole)
+
+        def make_step(deadline: float) -> Cancelable:
+            step = Cancelable(whole.operation_id, name).combine(whole)
+            step.deadline = min(step.deadline, deadline)
+            return step
+
+        async with CancelableStream(
+            function(*args, **kwargs), make_step, timeout=whole.remaining
+        ) as items:
+            async for item in items:
+                yield item
+
+    return iterate
+
+
+def _refuse_plain(function: Callable[..., object]) -> None:
+    if isinstance(function, (classmethod, staticmethod)):
+        msg = "put the decorator below @classmethod or @staticmethod"
+        raise TypeError(msg)
+    if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+        msg = (
+            f"{getattr(function, '__qualname__', function)!r} is not async, so nothing can "
+            "cancel it; make it `async def`, or run it with `Cancelable.run_in_thread` and "
+            "call `check_cancelation_sync()` inside"
+        )
+        raise TypeError(msg)
+
+
+def _place_of(function: Callable[..., object], parameter: str | None) -> tuple[str, int] | None:
+    """Return name and position of the parameter that takes the operation, if there is one."""
+    if parameter is None:
+        return None
+    parameters = inspect.signature(function).parameters
+    found = parameters.get(parameter)
+    if found is None or found.kind is inspect.Parameter.POSITIONAL_ONLY:
+        return None
+    if found.kind is inspect.Parameter.KEYWORD_ONLY:
+        return parameter, len(parameters)
+    return parameter, list(parameters).index(parameter)
+
+
+def _inject(
+    kwargs: dict[str, object],
+    args: tuple[object, ...],
+    place: tuple[str, int] | None,
+    operation: Cancelable | None,
+) -> None:
+    if place is not None and place[0] not in kwargs and len(args) <= place[1]:
+        kwargs[place[0]] = operation

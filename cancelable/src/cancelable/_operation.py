@@ -1,0 +1,742 @@
+"""What an operation knows and what it has been asked, apart from how its block is run.
+
+An operation keeps the list of requests to stop, of which the first is the cause; its place in
+the tree of operations; its deadline. A request may come from any thread, at any moment, also
+from a signal handler in the middle of any line of this file. Nothing here takes a lock: a
+request is one append to a list, whoever stands first in that list has won, and the loop that
+runs the operation is only ever rung, never waited for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Protocol
+
+import anyio
+from anyio.abc import AsyncBackend
+from anyio.lowlevel import EventLoopToken
+
+from ._answers import Awaited
+from ._cause import Cause
+from ._context import OperationContext
+from ._hold import Hold
+from ._ids import checked_id, new_id
+from ._loop import call_soon, current_loop
+from ._outcome import CancelOutcome
+from ._reason import CancelationReason
+from ._status import OperationStatus
+from ._token import CancelationToken, set_event
+
+
+class Keeper(Protocol):
+    """What an operation tells the registry that lists it."""
+
+    def entered(self, operation: Operation) -> None: ...
+    def id_was_made(self, operation: Operation, operation_id: str) -> None: ...
+    def left(self, operation: Operation) -> None: ...
+
+
+class Operation(Awaited):
+    """Keep the facts of one operation and the requests that it stop."""
+
+    # What every operation needs has a slot; what few need (an id, a token, callbacks) is put
+    # into __dict__ when it is first asked for. Putting it there with setdefault is one atomic
+    # step, so that two threads that ask at once get the same object.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_causes",
+        "_children",
+        "_clock",
+        "_cut",
+        "_deadline",
+        "_enclosing",
+        "_end_cause",
+        "_ended_at",
+        "_ending",
+        "_failure",
+        "_grace",
+        "_holds",
+        "_is_in_parents_task",
+        "_is_shield",
+        "_loop",
+        "_metadata",
+        "_name",
+        "_parent",
+        "_scope",
+        "_started_at",
+        "_timeout",
+        "keep_completed",
+        "keeper",
+    )
+
+    keeper: Keeper | None
+    """The registry that lists the operation, if one does."""
+    keep_completed: bool
+    """Whether that registry remembers the operation when it completes."""
+
+    def __init__(
+        self,
+        operation_id: str | None = None,
+        name: str | None = None,
+        metadata: dict[str, object] | None = None,
+        grace: float = 0.0,
+    ) -> None:
+        """Make an operation that has not begun."""
+        self._name = name
+        self._metadata = metadata
+        self._grace = grace
+        self._causes: list[Cause] = []
+        self._children: dict[Operation, None] = {}
+        self._timeout = math.inf
+        self._deadline = math.inf
+        self._cut = math.inf
+        self._ending: OperationStatus | None = None
+        self._end_cause: Cause | None = None
+        self._failure: str | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._loop: EventLoopToken | None = None
+        self._clock: Callable[[], float] | None = None
+        self._parent: Operation | None = None
+        self._enclosing: Operation | None = None
+        self._is_in_parents_task = False
+        self._is_shield = False
+        self._holds: tuple[Hold, ...] = ()
+        self._started_at = 0.0
+        self._ended_at = 0.0
+        self.keeper = None
+        self.keep_completed = True
+        if operation_id is not None:
+            self.__dict__["operation_id"] = checked_id(operation_id, "operation_id")
+
+    # -- facts ---------------------------------------------------------------------------
+
+    @property
+    def operation_id(self) -> str:
+        """The id: the one that was given, else an unguessable one, made when first asked for."""
+        known: str | None = self.__dict__.get("operation_id")
+        if known is None:
+            known = str(self.__dict__.setdefault("operation_id", new_id()))
+            if self.keeper is not None:
+                self.keeper.id_was_made(self, known)
+        return known
+
+    @property
+    def known_id(self) -> str | None:
+        """The id if it was given or somebody has asked for it, else None."""
+        known: str | None = self.__dict__.get("operation_id")
+        return known
+
+    @property
+    def name(self) -> str | None:
+        """The name for people and for filters."""
+        return self._name
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """The metadata of the operation, open to changes."""
+        if self._metadata is None:
+            self._metadata = {}
+        return self._metadata
+
+    @property
+    def parent(self) -> Operation | None:
+        """The operation under which this one is listed; found when the block is entered."""
+        return self._parent
+
+    @property
+    def children(self) -> list[Operation]:
+        """The live operations directly underneath."""
+        return list(self._children)
+
+    @property
+    def status(self) -> OperationStatus:
+        """Where the operation stands."""
+        if self._ending is not None:
+            return self._ending
+        if self._scope is None:
+            return OperationStatus.PENDING
+        if self._is_asked():
+            return OperationStatus.CANCELLING
+        return OperationStatus.RUNNING
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the block has been entered and not been left."""
+        return self._scope is not None and self._ending is None
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether the operation is live and has been asked to stop."""
+        return self._ending is None and self._is_asked()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether a cancelation ended the block."""
+        return self._ending is OperationStatus.CANCELLED
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the block ran to its end."""
+        return self._ending is OperationStatus.COMPLETED
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether the operation was asked to stop, however it ended."""
+        return self._is_asked()
+
+    @property
+    def cause(self) -> Cause | None:
+        """The first request to stop; after the end, what ended the block; or None."""
+        if self._ending is not None:
+            return self._end_cause
+        self._notice_deadline()
+        causes = self._causes
+        return causes[0] if causes else None
+
+    @property
+    def cancel_reason(self) -> CancelationReason | None:
+        """The reason for which the operation was asked to stop, or was ended."""
+        cause = self.cause
+        return None if cause is None else cause.reason
+
+    @property
+    def cancel_message(self) -> str | None:
+        """The message that came with the first request."""
+        cause = self.cause
+        return None if cause is None else cause.message
+
+    @property
+    def context(self) -> OperationContext:
+        """The facts of the operation now; after its end, always the same final ones."""
+        if self._ending is None:
+            return self._facts()
+        final: OperationContext | None = self.__dict__.get("context")
+        return final or self.__dict__.setdefault("context", self._facts())
+
+    def set_partial_result(self, value: object) -> None:
+        """Keep what has been done so far: context and error carry it when the block ends.
+
+        Args:
+            value: Anything.
+        """
+        self.__dict__["partial_result"] = value
+
+    def _facts(self) -> OperationContext:
+        cause = self.cause
+        context = OperationContext(
+            id=self.operation_id,
+            name=self._name,
+            status=self.status,
+            metadata=self.metadata,
+            partial_result=self.__dict__.get("partial_result"),
+            cancel_requested=bool(self._causes),
+            error=self._failure,
+        )
+        if self._parent is not None:
+            context.parent_id = self._parent.operation_id
+        if self._loop is not None:
+            now = datetime.now(UTC)
+            since = time.monotonic() - self._started_at
+            context.start_time = now - timedelta(seconds=since)
+            if self._ending is not None:
+                took = self._ended_at - self._started_at
+                context.end_time = context.start_time + timedelta(seconds=took)
+        if cause is not None:
+            context.cancel_reason = cause.reason
+            context.cancel_message = cause.message
+            context.cancel_source = cause.source
+            context.cancelled_at = cause.cancelled_at
+            context.origin_id = cause.origin_id
+        return context
+
+    # -- the tree ------------------------------------------------------------------------
+
+    def _ancestors(self) -> Iterator[Operation]:
+        """Yield the live operations above or around this one, nearest first.
+
+        The way goes through the parent, else through the operation around the block: with
+        ``parent=None`` an operation is listed under nobody and still runs inside another.
+        """
+        above = self._parent or self._enclosing
+        while above is not None:
+            if above._ending is None and above._clock is not None:
+                yield above
+            above = above._parent or above._enclosing
+
+    def _adopt(self, child: Operation) -> None:
+        """List *child* underneath, and let it know what was asked here before.
+
+        The child goes in before the cause is looked up, so that a request from another thread
+        in between reaches it one way or the other. When it is cut is the parent's time: at
+        once, or at the end of a grace that the parent has.
+        """
+        self._children[child] = None
+        causes = self._causes
+        if causes:
+            child._record(causes[0].below(self.operation_id))
+
+    def _release(self, child: Operation) -> None:
+        self._children.pop(child, None)
+
+    # -- the deadline --------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """The time on anyio's clock when the operation is asked to stop; infinity for none.
+
+        It may be set, also before the block is entered: the request that is not yet due moves.
+        A deadline of an operation around this one still holds.
+        """
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, value: float) -> None:
+        when = float(value)
+        if math.isnan(when):
+            msg = "`deadline` must be a time on anyio's clock or infinity, not NaN"
+            raise ValueError(msg)
+        self._set_deadline(when)
+
+    @property
+    def remaining(self) -> float:
+        """The seconds until the nearest deadline of this operation or one around it.
+
+        Infinity if there is none, zero when it has passed or the operation was asked to stop.
+        Readable in any thread.
+        """
+        if self._causes:
+            return 0.0
+        if self._clock is None:
+            return max(self._timeout, 0.0)
+        owner = self._earliest()
+        if owner._deadline == math.inf or owner._clock is None:
+            return math.inf
+        return max(owner._deadline - owner._clock(), 0.0)
+
+    def extend(self, seconds: float) -> bool:
+        """Put the deadline *seconds* from now: an idle timeout that starts anew.
+
+        Call it in the thread of the operation's loop, inside the block.
+
+        Args:
+            seconds: Seconds from now.
+
+        Returns:
+            False if the operation was asked to stop before; that stands.
+
+        Raises:
+            RuntimeError: If the block is not running.
+            ValueError: If the number is NaN.
+        """
+        if self._clock is None or self._ending is not None:
+            msg = "`extend` moves the deadline of a running block; enter it with `async with` first"
+            raise RuntimeError(msg)
+        if self._is_asked():
+            return False
+        self.deadline = self._clock() + seconds
+        return True
+
+    def _set_deadline(self, when: float) -> None:
+        self._notice_deadline()
+        self._deadline = when
+        if self._ending is None and self._scope is not None:
+            self._retime()
+
+    def _retime(self) -> None:
+        """Give the scope the time of the hard cut anew; runs in the loop of the operation."""
+        scope = self._scope
+        if scope is None or self._ending is not None:
+            return
+        when = self._hard_cut()
+        if when != scope.deadline:
+            scope.deadline = when
+        for hold in self._holds:
+            hold.cut_at(self._nearest_cut())
+        token: OperationToken | None = self.__dict__.get("token")
+        if token is not None:
+            token.wake_waiters()
+        for child in list(self._children):
+            if child._loop is not None and child._loop.native_token is self._native:
+                child._retime()
+            elif child._loop is not None:
+                call_soon(child._loop, child._retime)
+
+    @property
+    def _native(self) -> object:
+        return None if self._loop is None else self._loop.native_token
+
+    @property
+    def _backend(self) -> type[AsyncBackend]:
+        assert self._loop is not None
+        return self._loop.backend_class
+
+    def _hard_cut(self) -> float:
+        """Return when the scope has to end, on the clock of this operation.
+
+        A child in the task of its parent lies inside the parent's scope. A child in another
+        task may not, so it takes over the parent's time.
+        """
+        if self._parent is None or self._is_in_parents_task:
+            return min(self._deadline + self._grace, self._cut)
+        return self._nearest_cut()
+
+    def _nearest_cut(self) -> float:
+        """Return when this operation or one above is cut, up to a shield in between."""
+        when = min(self._deadline + self._grace, self._cut)
+        if self._is_shield:
+            return when
+        for above in self._ancestors():
+            cut = min(above._deadline + above._grace, above._cut)
+            when = min(when, self._translate(cut, above))
+            if above._is_shield:
+                break
+        return when
+
+    def _translate(self, when: float, other: Operation) -> float:
+        """Return a time of another operation's clock as a time of this one's."""
+        if other._native is self._native or when == math.inf:
+            return when
+        assert self._clock is not None
+        assert other._clock is not None
+        return when - other._clock() + self._clock()
+
+    def _earliest(self) -> Operation:
+        """Return the operation, here or above, whose deadline comes first.
+
+        Among equal deadlines the outermost is the one that counts.
+        """
+        owner: Operation = self
+        first = self._deadline
+        for above in self._ancestors():
+            if above._deadline == math.inf:
+                continue
+            when = self._translate(above._deadline, above)
+            if when <= first:
+                owner, first = above, when
+        return owner
+
+    def _notice_deadline(self) -> None:
+        """Make a deadline that has passed the cause, unless something was asked before.
+
+        A deadline counts from the moment that it passes. The loop may notice later, when its
+        timers run; everything that asks about the cause comes through here first.
+        """
+        if self._causes or self._clock is None or self._ending is not None:
+            return
+        if self._parent is None and self._enclosing is None:
+            if self._deadline <= self._clock():
+                self._record(self._timed_out())
+            return
+        for above in self._ancestors():
+            if above._causes:
+                self._record(above._causes[0].below(above.operation_id))
+                return
+        owner = self._earliest()
+        clock = owner._clock
+        if clock is None or owner._deadline > clock():
+            return
+        cause = owner._timed_out()
+        if owner is not self:
+            owner._record(cause)
+            cause = owner._causes[0].below(owner.operation_id)
+        self._record(cause)
+
+    def _timed_out(self) -> Cause:
+        allowed = self._timeout if self._timeout != math.inf else None
+        return Cause(CancelationReason.TIMEOUT, timeout_seconds=allowed)
+
+    # -- requests ------------------------------------------------------------------------
+
+    def _is_asked(self) -> bool:
+        if self._ending is None:
+            self._notice_deadline()
+        return bool(self._causes)
+
+    async def cancel(
+        self,
+        reason: CancelationReason | str = CancelationReason.MANUAL,
+        message: str | None = None,
+        propagate_to_children: bool = True,
+        *,
+        grace: float | None = None,
+    ) -> CancelOutcome:
+        """Ask the operation to stop, from a task.
+
+        The block sees the native cancelation at its next checkpoint; this call is none, so
+        that a block may cancel itself and still finish a few plain steps.
+
+        Args:
+            reason: The kind of cause.
+            message: A text for the people who read the error.
+            propagate_to_children: Kept for callers who pass it. Operations underneath always
+                stop with the one above; start an operation that must not with ``parent=None``
+                in a task of its own.
+            grace: Seconds that the block may run on, instead of the operation's own ``grace``.
+                A later request can shorten the time and never lengthen it.
+
+        Returns:
+            What became of the request; never that the block has ended.
+
+        Raises:
+            ValueError: If there is no such reason, or the grace is negative or NaN.
+        """
+        del propagate_to_children
+        cause = Cause(CancelationReason.of(reason), message)
+        return self._request(cause, grace=grace, here=current_loop().native_token)
+
+    def cancel_sync(
+        self,
+        reason: CancelationReason | str = CancelationReason.MANUAL,
+        message: str | None = None,
+        *,
+        grace: float | None = None,
+    ) -> CancelOutcome:
+        """Ask the operation to stop, from any thread or from a signal handler.
+
+        The request stands when this returns; the block sees it at the next turn of its loop.
+
+        Args:
+            reason: The kind of cause.
+            message: A text for the people who read the error.
+            grace: Seconds that the block may run on, instead of the operation's own ``grace``.
+
+        Returns:
+            What became of the request; never that the block has ended.
+
+        Raises:
+            ValueError: If there is no such reason, or the grace is negative or NaN.
+        """
+        return self._request(Cause(CancelationReason.of(reason), message), grace=grace)
+
+    def _request(
+        self, cause: Cause, *, grace: float | None = None, here: object = None
+    ) -> CancelOutcome:
+        """Take a request; see ``Listener`` for *here*."""
+        if grace is None:
+            grace = self._grace
+        elif not grace >= 0:
+            msg = f"`grace` must be 0 or more seconds, not {grace!r}"
+            raise ValueError(msg)
+        if self._ending is not None:
+            return CancelOutcome.FINISHED
+        for hold in self._holds:
+            if hold.keeps(self, cause):
+                hold.keep(partial(self._request, cause, grace=grace))
+                return CancelOutcome.REQUESTED
+        self._notice_deadline()
+        is_first = self._record(cause, here)
+        self._cut_after(grace, here)
+        return CancelOutcome.REQUESTED if is_first else CancelOutcome.ALREADY_REQUESTED
+
+    def _record(self, cause: Cause, here: object = None) -> bool:
+        """Make *cause* the cause unless there is one, and pass it on underneath."""
+        causes = self._causes
+        if causes:
+            return False
+        causes.append(cause)
+        if causes[0] is not cause:
+            return False
+        token: OperationToken | None = self.__dict__.get("token")
+        if token is not None:
+            token.learn(cause, here)
+        if self._children:
+            self._pass_down(cause, here)
+        return True
+
+    def _pass_down(self, cause: Cause, here: object) -> None:
+        """Let the operations underneath know, however deep they are nested."""
+        waiting: list[tuple[Operation, Cause]] = [(self, cause)]
+        while waiting:
+            above, known = waiting.pop()
+            below = known.below(above.operation_id)
+            for child in list(above._children):
+                if child._ending is not None or child._causes:
+                    continue
+                child._causes.append(below)
+                if child._causes[0] is not below:
+                    continue
+                token: OperationToken | None = child.__dict__.get("token")
+                if token is not None:
+                    token.learn(below, here)
+                waiting.append((child, below))
+
+    def _cut_after(self, grace: float, here: object) -> None:
+        """Have the scope end after *grace* seconds, and those of children in other tasks."""
+        loop, clock = self._loop, self._clock
+        if loop is None or clock is None:
+            return  # not entered yet: entering looks for a cause
+        when = clock() + grace
+        self._cut = min(self._cut, when)
+        if here is loop.native_token:
+            self._deliver(when)
+        else:
+            call_soon(loop, partial(self._deliver, when))
+        for child in list(self._children):
+            child._follow_cut(grace, here)
+
+    def _follow_cut(self, grace: float, here: object) -> None:
+        """Follow the cut of the parent.
+
+        In the parent's task the parent's scope does that, and a scope of its own that was
+        cancelled would only break through a shield in between.
+        """
+        if self._ending is not None:
+            return
+        if self._is_shield:
+            return
+        if self._is_in_parents_task:
+            for child in list(self._children):
+                child._follow_cut(grace, here)
+        else:
+            self._cut_after(grace, here)
+
+    def _deliver(self, when: float) -> None:
+        """Cut the block at *when*; runs in the loop of the operation and never raises."""
+        scope, clock = self._scope, self._clock
+        if scope is None or clock is None or self._ending is not None:
+            return
+        self._cut = min(self._cut, when)
+        now = clock()
+        if when <= now:
+            scope.cancel(self._native_message())
+        elif when < scope.deadline:
+            scope.deadline = when
+        for hold in self._holds:
+            hold.cut(when, now, self._native_message())
+
+    def _deliver_if_due(self) -> None:
+        """Cut the block if its time has come and the loop has not noticed."""
+        self._notice_deadline()
+        clock = self._clock
+        when = min(self._deadline + self._grace, self._cut)
+        if clock is not None and when <= clock():
+            self._deliver(when)
+
+    def _native_message(self) -> str | None:
+        """Return what the native cancelation shall say of the cause."""
+        if not self._causes:
+            return None
+        return self._causes[0].label
+
+    # -- the end -------------------------------------------------------------------------
+
+    async def wait_stopped(self, timeout: float | None = None) -> OperationContext | None:
+        """Wait until the block has been left.
+
+        Args:
+            timeout: How long to wait, in seconds; None for as long as it takes.
+
+        Returns:
+            How it ended, or None if the time ran out first.
+        """
+        loop = current_loop()
+        ended = anyio.Event()
+        waiting: dict[anyio.Event, EventLoopToken] = self.__dict__.setdefault("_waiting", {})
+        # The event goes in before the ending is looked up, as with every listener here.
+        waiting[ended] = loop
+        try:
+            if self._ending is None:
+                with anyio.move_on_after(timeout):
+                    await ended.wait()
+        finally:
+            waiting.pop(ended, None)
+        return None if self._ending is None else self.context
+
+    def _tell_the_end(self) -> None:
+        """Wake those who wait for the end; their loops may be others."""
+        waiting: dict[anyio.Event, EventLoopToken] | None = self.__dict__.get("_waiting")
+        if waiting:
+            for ended, loop in list(waiting.items()):
+                call_soon(loop, ended.set)
+
+    # -- the token of the operation ------------------------------------------------------
+
+    @property
+    def token(self) -> CancelationToken:
+        """The token of this operation alone: cancelling it cancels the operation.
+
+        It is cancelled when the operation is asked to stop, for whatever reason; its deadline
+        counts as well. Give it to code that shall be able to stop this operation, or to a
+        thread that shall notice.
+        """
+        known: OperationToken | None = self.__dict__.get("token")
+        if known is not None:
+            return known
+        token: OperationToken = self.__dict__.setdefault("token", OperationToken(self))
+        if self._causes:
+            token.learn(self._causes[0], None)
+        return token
+
+
+class OperationToken(CancelationToken):
+    """The token of one operation: a view of its requests that can also make one.
+
+    It does not keep the operation alive. A deadline of the operation is noticed when somebody
+    asks, and by those who wait.
+    """
+
+    __slots__ = ("_operation", "_waiters")
+
+    def __init__(self, operation: Operation) -> None:
+        """Make the token of *operation*."""
+        super().__init__()
+        self._operation = weakref.ref(operation)
+        self._waiters: dict[anyio.Event, EventLoopToken] = {}
+
+    @property
+    def cause(self) -> Cause | None:
+        """The first request, or None."""
+        if not self._causes:
+            operation = self._operation()
+            if operation is not None:
+                operation._notice_deadline()
+        return super().cause
+
+    def learn(self, cause: Cause, here: object) -> None:
+        """Take over the cause that the operation has recorded."""
+        super()._cancel(cause, here)
+
+    def _cancel(self, cause: Cause, here: object) -> bool:
+        operation = self._operation()
+        if operation is None:
+            return False
+        return operation._request(cause, here=here) is CancelOutcome.REQUESTED
+
+    async def wait(self) -> CancelationReason:
+        """Wait until the operation is asked to stop or its deadline passes.
+
+        An operation that ends without either leaves its waiters waiting: wait in a task that
+        ends with the operation.
+
+        Returns:
+            The reason of the first request.
+        """
+        loop = current_loop()
+        key = object()
+        while True:
+            changed = anyio.Event()
+            self._waiters[changed] = loop
+            self._listen(key, partial(set_event, changed, loop))
+            try:
+                cause = self.cause
+                if cause is not None:
+                    return cause.reason
+                operation = self._operation()
+                left = math.inf if operation is None else operation.remaining
+                del operation
+                with anyio.move_on_after(left):
+                    await changed.wait()
+            finally:
+                self._unlisten(key)
+                self._waiters.pop(changed, None)
+
+    def wake_waiters(self) -> None:
+        """Have those who wait look at the deadline again."""
+        for changed, loop in list(self._waiters.items()):
+            call_soon(loop, changed.set)

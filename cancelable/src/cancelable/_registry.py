@@ -1,0 +1,459 @@
+"""The operations of a program by id: those that are live, and a bounded history.
+
+All calls are plain functions that may be made from any thread. Entering and leaving are one
+dictionary step each; the id of an operation is made only when somebody asks for it, since an
+id that nobody has seen cannot be asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from ._answers import AwaitedCount, AwaitedDict, AwaitedList
+from ._context import OperationContext
+from ._operation import Operation
+from ._outcome import CancelOutcome
+from ._reason import CancelationReason
+from ._status import OperationStatus
+
+OperationT = TypeVar("OperationT", bound=Operation)
+
+HISTORY = 1000
+"""How many ended operations a registry remembers unless it is told otherwise."""
+
+
+@dataclass(slots=True)
+class OperationNode:
+    """Hold one live operation and those underneath it."""
+
+    context: OperationContext
+    children: list[OperationNode] = field(default_factory=list["OperationNode"])
+
+
+class OperationRegistry:
+    """List, find and cancel operations by id.
+
+    A program has one default registry. ``with registry.as_default():`` puts another in its
+    place for the code inside and the tasks that it starts, so that a test need not clear
+    anything. Operations enter it by ``register_globally=True`` or by ``register``.
+    """
+
+    def __init__(self, *, history: int = HISTORY) -> None:
+        """Make an empty registry.
+
+        Args:
+            history: How many ended operations it remembers, the newest ones.
+
+        Raises:
+            ValueError: If the number is negative.
+        """
+        if history < 0:
+            msg = f"`history` must be 0 or more operations, not {history!r}"
+            raise ValueError(msg)
+        self._limit = history
+        self._live: dict[Operation, bool] = {}
+        self._by_id: dict[str, Operation] = {}
+        self._ended: dict[str, OperationContext] = {}
+        self._totals = {status: 0 for status in OperationStatus if status.is_terminal}
+        # Guards the history and the totals, which change only where an operation ends: never
+        # on the path of a cancel, which a signal handler may take in the middle of it.
+        self._lock = threading.Lock()
+
+    # -- which registry ------------------------------------------------------------------
+
+    @classmethod
+    def current(cls) -> OperationRegistry:
+        """Return the registry that is the default here."""
+        return _current.get(None) or _default
+
+    @classmethod
+    def get_instance(cls) -> OperationRegistry:
+        """Return the registry that is the default here."""
+        return cls.current()
+
+    @contextmanager
+    def as_default(self) -> Generator[OperationRegistry]:
+        """Make this registry the default for the code inside and the tasks that it starts."""
+        token = _current.set(self)
+        try:
+            yield self
+        finally:
+            _current.reset(token)
+
+    # -- entering and leaving ------------------------------------------------------------
+
+    def register(self, operation: OperationT, *, keep_completed: bool = True) -> OperationT:
+        """List an operation here for the time of its block.
+
+        Args:
+            operation: An operation that has not ended; it may be pending or running.
+            keep_completed: Whether an operation that completes goes into the history. Those
+                that are cancelled or fail always do.
+
+        Raises:
+            RuntimeError: If the operation is registered or has ended.
+            ValueError: If its id is the one of a live operation.
+        """
+        if operation.keeper is not None:
+            msg = "the operation is registered already; it belongs to one registry"
+            raise RuntimeError(msg)
+        if operation.status.is_terminal:
+            msg = "the operation has ended; register an operation before its block is left"
+            raise RuntimeError(msg)
+        operation.keeper = self
+        operation.keep_completed = keep_completed
+        if operation.is_running:
+            self.entered(operation)
+        return operation
+
+    def unregister(self, operation_id: str) -> AwaitedCount:
+        """Take a live operation out without asking it to stop.
+
+        Args:
+            operation_id: The id.
+
+        Returns:
+            1 if it was listed, else 0.
+        """
+        operation = self._by_id.pop(operation_id, None)
+        if operation is None or self._live.pop(operation, None) is None:
+            return AwaitedCount(0)
+        operation.keeper = None
+        return AwaitedCount(1)
+
+    def entered(self, operation: Operation) -> None:
+        """List an operation whose block is being entered.
+
+        Raises:
+            ValueError: If its id is the one of a live operation.
+        """
+        known = operation.known_id
+        if known is not None and self._by_id.setdefault(known, operation) is not operation:
+            msg = f"an operation with the id {known!r} is live; `operation_id` must be unique"
+            raise ValueError(msg)
+        self._live[operation] = True
+
+    def id_was_made(self, operation: Operation, operation_id: str) -> None:
+        """Let an operation be found by the id that somebody has just asked it for.
+
+        The operation may be ending in another thread. Whoever comes second of the two, this
+        call or ``left``, finds what the other did and takes the entry away.
+        """
+        if operation in self._live:
+            self._by_id[operation_id] = operation
+            if operation.status.is_terminal:
+                self._by_id.pop(operation_id, None)
+
+    def left(self, operation: Operation) -> None:
+        """Take out an operation that has ended, and remember how."""
+        if self._live.pop(operation, None) is None:
+            return
+        known = operation.known_id
+        if known is not None:
+            self._by_id.pop(known, None)
+        status = operation.status
+        keep = self._limit > 0 and (
+            operation.keep_completed or status is not OperationStatus.COMPLETED
+        )
+        context = operation.context if keep else None
+        with self._lock:
+            self._totals[status] += 1
+            if context is not None:
+                self._ended[context.id] = context
+                if len(self._ended) > self._limit:
+                    del self._ended[next(iter(self._ended))]
+
+    # -- asking --------------------------------------------------------------------------
+
+    def get(
+        self, operation_id: str, *, metadata: Mapping[str, object] | None = None
+    ) -> OperationContext | None:
+        """Return the facts of an operation, live or remembered.
+
+        Args:
+            operation_id: The id.
+            metadata: What the operation's metadata must contain (its owner, its tenant); an
+                operation that differs looks unknown.
+        """
+        operation = self._by_id.get(operation_id)
+        context = self._ended.get(operation_id) if operation is None else operation.context
+        return context if context is not None and _has(context.metadata, metadata) else None
+
+    def get_operation(self, operation_id: str) -> Operation | None:
+        """Return the live operation with this id, or None."""
+        return self._by_id.get(operation_id)
+
+    def list_operations(
+        self,
+        status: OperationStatus | None = None,
+        parent_id: str | None = None,
+        name_pattern: str | None = None,
+        *,
+        metadata: Mapping[str, object] | None = None,
+    ) -> AwaitedList[OperationContext]:
+        """Return the facts of the live operations that match, oldest first.
+
+        Args:
+            status: Only those that stand there.
+            parent_id: Only those directly under this operation.
+            name_pattern: Only those whose name matches this pattern (``*`` and ``?`` stand
+                for anything), or contains this text where it has neither.
+            metadata: Only those whose metadata contain this (owner, tenant).
+        """
+        found = self._matching(status, parent_id, name_pattern, metadata)
+        return AwaitedList(operation.context for operation in found)
+
+    def tree(self) -> list[OperationNode]:
+        """Return the live operations as trees of parents and children, oldest first."""
+        nodes = {operation: OperationNode(operation.context) for operation in list(self._live)}
+        roots: list[OperationNode] = []
+        for operation, node in nodes.items():
+            above = nodes.get(operation.parent) if operation.parent is not None else None
+            (roots if above is None else above.children).append(node)
+        return roots
+
+    def get_history(
+        self,
+        limit: int | None = None,
+        status: OperationStatus | None = None,
+        since: datetime | None = None,
+    ) -> AwaitedList[OperationContext]:
+        """Return the facts of operations that have ended, oldest first.
+
+        Args:
+            limit: At most so many, the newest ones.
+            status: Only those that ended so.
+            since: Only those that ended at this time or later; a time without a zone is UTC.
+        """
+        if since is not None and since.tzinfo is None:
+            since = since.replace(tzinfo=UTC)
+        found = [
+            context
+            for context in list(self._ended.values())
+            if (status is None or context.status is status)
+            and (since is None or (context.end_time is not None and context.end_time >= since))
+        ]
+        return AwaitedList(found if limit is None else found[max(len(found) - limit, 0) :])
+
+    def get_statistics(self) -> AwaitedDict[object]:
+        """Return counts: of the live operations by status, and of all that ended by ending."""
+        live = {status.value: 0 for status in OperationStatus if not status.is_terminal}
+        for operation in list(self._live):
+            status = operation.status
+            if not status.is_terminal:
+                live[status.value] += 1
+        with self._lock:
+            ended = {status.value: count for status, count in self._totals.items()}
+            remembered = len(self._ended)
+        return AwaitedDict(
+            {
+                "active_operations": sum(live.values()),
+                "active_by_status": live,
+                "total_completed": ended["completed"],
+                "total_cancelled": ended["cancelled"],
+                "total_failed": ended["failed"],
+                "history_size": remembered,
+            }
+        )
+
+    # -- cancelling ----------------------------------------------------------------------
+
+    def cancel(
+        self,
+        operation_id: str,
+        reason: CancelationReason | str = CancelationReason.MANUAL,
+        message: str | None = None,
+        *,
+        grace: float | None = None,
+        metadata: Mapping[str, object] | None = None,
+    ) -> CancelOutcome:
+        """Ask an operation to stop, and answer at once what became of the request.
+
+        Args:
+            operation_id: The id.
+            reason: The kind of cause.
+            message: A text for the people who read the error.
+            grace: Seconds that its block may run on, instead of its own grace.
+            metadata: What the operation's metadata must contain (its owner, its tenant); an
+                operation that differs looks unknown and is left alone.
+
+        Raises:
+            ValueError: If there is no such reason, or the grace is negative or NaN.
+        """
+        reason = CancelationReason.of(reason)
+        operation = self._by_id.get(operation_id)
+        if operation is not None and _has(operation.metadata, metadata):
+            return operation.cancel_sync(reason, message, grace=grace)
+        if self.get(operation_id, metadata=metadata) is not None:
+            return CancelOutcome.FINISHED
+        return CancelOutcome.UNKNOWN
+
+    def cancel_operation(
+        self,
+        operation_id: str,
+        reason: CancelationReason | str = CancelationReason.MANUAL,
+        message: str | None = None,
+    ) -> CancelOutcome:
+        """Ask an operation to stop; see ``cancel``."""
+        return self.cancel(operation_id, reason, message)
+
+    def cancel_all(
+        self,
+        status: OperationStatus | None = None,
+        reason: CancelationReason | str = CancelationReason.MANUAL,
+        message: str | None = None,
+        *,
+        parent_id: str | None = None,
+        name_pattern: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+    ) -> AwaitedCount:
+        """Ask all live operations that match to stop.
+
+        Args:
+            status: Only those that stand there.
+            reason: The kind of cause.
+            message: A text for the people who read the errors.
+            parent_id: Only those directly under this operation.
+            name_pattern: Only those whose name matches; see ``list_operations``.
+            metadata: Only those whose metadata contain this.
+
+        Returns:
+            How many of them this call was the first to ask.
+
+        Raises:
+            ValueError: If there is no such reason.
+        """
+        reason = CancelationReason.of(reason)
+        found = self._matching(status, parent_id, name_pattern, metadata)
+        outcomes = [operation.cancel_sync(reason, message) for operation in found]
+        return AwaitedCount(outcomes.count(CancelOutcome.REQUESTED))
+
+    async def wait_stopped(
+        self, operation_id: str, timeout: float | None = None
+    ) -> OperationContext | None:
+        """Wait until an operation has ended.
+
+        Args:
+            operation_id: The id of an operation that is live or remembered.
+            timeout: How long to wait, in seconds; None for as long as it takes.
+
+        Returns:
+            How it ended, or None if the time ran out first.
+
+        Raises:
+            LookupError: If no such operation is known here.
+        """
+        operation = self._by_id.get(operation_id)
+        if operation is not None:
+            return await operation.wait_stopped(timeout)
+        context = self.get(operation_id)
+        if context is None:
+            msg = f"no operation with the id {operation_id!r} is known to this registry"
+            raise LookupError(msg)
+        return context
+
+    # -- keeping house -------------------------------------------------------------------
+
+    def cleanup_completed(
+        self, older_than: timedelta | None = None, keep_failed: bool = True
+    ) -> AwaitedCount:
+        """Forget operations that have ended.
+
+        Args:
+            older_than: Only those that ended longer ago than this.
+            keep_failed: Whether those that failed stay.
+
+        Returns:
+            How many were forgotten.
+        """
+        before = None if older_than is None else datetime.now(UTC) - older_than
+        with self._lock:
+            old = [
+                context.id
+                for context in self._ended.values()
+                if not (keep_failed and context.status is OperationStatus.FAILED)
+                and (before is None or context.end_time is None or context.end_time < before)
+            ]
+            for operation_id in old:
+                del self._ended[operation_id]
+        return AwaitedCount(len(old))
+
+    def clear_history(self) -> None:
+        """Forget all operations that have ended, and start counting anew."""
+        with self._lock:
+            self._ended.clear()
+            self._totals = dict.fromkeys(self._totals, 0)
+
+    def clear_all(self) -> AwaitedCount:
+        """Forget everything: the history, and the live operations, which run on unlisted.
+
+        Returns:
+            How many operations were forgotten.
+        """
+        live = list(self._live)
+        for operation in live:
+            operation.keeper = None
+        self._live.clear()
+        self._by_id.clear()
+        forgotten = len(live) + len(self._ended)
+        self.clear_history()
+        return AwaitedCount(forgotten)
+
+    def _matching(
+        self,
+        status: OperationStatus | None,
+        parent_id: str | None,
+        name_pattern: str | None,
+        metadata: Mapping[str, object] | None,
+    ) -> list[Operation]:
+        return [
+            operation
+            for operation in list(self._live)
+            if (status is None or operation.status is status)
+            and (parent_id is None or _is_under(operation, parent_id))
+            and (name_pattern is None or _is_named(operation.name, name_pattern))
+            and _has(operation.metadata, metadata)
+        ]
+
+    # -- the same calls under the names that say that they are plain -----------------------
+
+    get_operation_sync = get_operation
+    list_operations_sync = list_operations
+    get_history_sync = get_history
+    get_statistics_sync = get_statistics
+    cancel_operation_sync = cancel_operation
+    cancel_all_sync = cancel_all
+
+
+def _is_under(operation: Operation, parent_id: str) -> bool:
+    return operation.parent is not None and operation.parent.operation_id == parent_id
+
+
+def _is_named(name: str | None, pattern: str) -> bool:
+    if name is None:
+        return False
+    if not any(character in pattern for character in "*?["):
+        return pattern in name
+    from fnmatch import fnmatchcase  # needed by those who filter so, not by every import
+
+    return fnmatchcase(name, pattern)
+
+
+def _has(metadata: Mapping[str, object], wanted: Mapping[str, object] | None) -> bool:
+    if wanted is None:
+        return True
+    missing = object()
+    return all(metadata.get(key, missing) == value for key, value in wanted.items())
+
+
+ThreadSafeRegistry = OperationRegistry
+"""The same class: every call of a registry is safe from any thread."""
+
+_default = OperationRegistry()
+_current: ContextVar[OperationRegistry | None] = ContextVar("cancelable_registry")

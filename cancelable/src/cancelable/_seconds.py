@@ -1,0 +1,66 @@
+"""Durations as people write them, checked where they are given."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import SupportsFloat, TypeAlias
+
+Seconds: TypeAlias = float | timedelta
+"""A duration: a number of seconds, or a ``timedelta``."""
+
+
+def seconds(value: SupportsFloat | timedelta | None, name: str) -> float:
+    """Return a duration as a float of seconds.
+
+    Args:
+        value: Seconds as a number, a ``timedelta``, or None for no limit.
+        name: The parameter as its caller spelled it, for the error.
+
+    Returns:
+        Seconds; infinity for None. Zero and negative durations are returned as they are.
+
+    Raises:
+        TypeError: If the value is no duration (a bool and a string are none).
+        ValueError: If the value is NaN.
+    """
+    if value is None:
+        return math.inf
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, (bool, str, bytes, bytearray)) or not hasattr(value, "__float__"):
+        msg = f"`{name}` must be a number of seconds, a timedelta or None, not {value!r}"
+        raise TypeError(msg)
+    try:
+        number = float(value)
+    except OverflowError:
+        msg = f"`{name}` is too large for a number of seconds; use None for no limit"
+        raise ValueError(msg) from None
+    if math.isnan(number):
+        msg = f"`{name}` must be a number of seconds, not NaN"
+        raise ValueError(msg)
+    return number
+
+
+def limit(value: SupportsFloat | timedelta | None, name: str) -> float:
+    """Return a setting that bounds something, in seconds.
+
+    Unlike a budget that a computation may have used up, a setting of zero or less is a
+    mistake of the person who wrote it.
+
+    Args:
+        value: Seconds as a number, a ``timedelta``, or None for no limit.
+        name: The parameter as its caller spelled it, for the error.
+
+    Returns:
+        Seconds; infinity for None.
+
+    Raises:
+        TypeError: If the value is no duration.
+        ValueError: If the value is NaN, zero or negative.
+    """
+    number = seconds(value, name)
+    if number <= 0:
+        msg = f"`{name}` must be greater than 0 seconds, not {value!r}; use None for no limit"
+        raise ValueError(msg)
+    return number

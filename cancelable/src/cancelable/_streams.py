@@ -1,0 +1,278 @@
+"""Streams that can be cancelled where there is no block around them.
+
+Each step enters an operation of its own and leaves it before the item is handed on, so that
+no scope is open while the consumer runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import anyio
+
+from ._answers import awaitable
+from ._cancelable import Cancelable
+from ._ids import new_id
+from ._iterator import KEPT, CancelableAsyncIterator
+from ._seconds import limit
+from ._token import CancelationToken, checked_token
+from .exceptions import CancelationError
+
+T = TypeVar("T")
+
+SCOPE_LEFT_OPEN = (
+    "the source holds a cancel scope or a task group open across its `yield`, so its steps "
+    "cannot be cancelled one by one; iterate over it inside a block, with "
+    "`async with Cancelable() as cancel: async for item in cancel.stream(source)`"
+)
+
+
+class CancelableStream(AsyncIterator[T], Generic[T]):
+    """Iterate over a source, each step an operation of its own.
+
+    Attributes:
+        count: How many items were handed to the consumer.
+    """
+
+    def __init__(
+        self,
+        stream: AsyncIterable[T],
+        make_step: Callable[[float], Cancelable],
+        *,
+        timeout: float = math.inf,
+        report_interval: int | None = None,
+        on_progress: Callable[[int, T], object] | None = None,
+        buffer_partial: bool = False,
+    ) -> None:
+        """Make a stream; ``cancelable_stream`` is the usual way.
+
+        Args:
+            stream: The source.
+            make_step: Makes the operation of one step, given the deadline of all steps.
+            timeout: Seconds for the whole stream, from its first step on.
+            report_interval: Call *on_progress* after each so many items.
+            on_progress: Takes the count and the item; plain or async.
+            buffer_partial: Whether the last items are kept.
+        """
+        if report_interval is not None and report_interval < 1:
+            msg = f"`report_interval` must be 1 or more items, not {report_interval!r}"
+            raise ValueError(msg)
+        self.count: int = 0
+        self._stream = stream
+        self._make_step = make_step
+        self._timeout = timeout
+        self._deadline: float | None = None
+        self._interval = report_interval or 1
+        self._on_progress = on_progress
+        self._kept: deque[T] | None = deque(maxlen=KEPT) if buffer_partial else None
+        self._unreported: tuple[int, T] | None = None
+        self._source: AsyncIterator[T] | None = None
+        self._is_over = False
+
+    @property
+    def partial(self) -> list[T]:
+        """The last items that were handed on, where items are kept."""
+        return list(self._kept or ())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._is_over:
+            raise StopAsyncIteration
+        if self._source is None:
+            self._source = aiter(self._stream)
+            self._deadline = anyio.current_time() + self._timeout
+        item = await self._step(self._source)
+        self.count += 1
+        if self._kept is not None:
+            self._kept.append(item)
+        if self._on_progress is not None and self.count % self._interval == 0:
+            self._unreported = (self.count, item)
+        return item
+
+    async def _step(self, source: AsyncIterator[T]) -> T:
+        """Fetch one item inside an operation of its own."""
+        assert self._deadline is not None
+        step = self._make_step(self._deadline)
+        step.set_partial_result({"count": self.count, "buffer": self.partial, "completed": False})
+        fetched: list[T] = []
+        is_exhausted = False
+        try:
+            async with step:
+                await self._report()
+                await step.check_cancelation()
+                try:
+                    fetched.append(await anext(source))
+                except StopAsyncIteration:
+                    is_exhausted = True
+        except RuntimeError as error:
+            if fetched:
+                await self.aclose()
+                raise RuntimeError(SCOPE_LEFT_OPEN) from error
+            await self._close_after(error)
+            raise
+        except BaseException as error:
+            await self._close_after(error)
+            raise
+        if is_exhausted:
+            self._is_over = True
+            raise StopAsyncIteration
+        return fetched[0]
+
+    async def _report(self) -> None:
+        """Report the item before, which the consumer has by now."""
+        waiting, self._unreported = self._unreported, None
+        if waiting is not None and self._on_progress is not None:
+            answer = awaitable(self._on_progress(*waiting))
+            if answer is not None:
+                await answer
+
+    async def _close_after(self, error: BaseException) -> None:
+        """Close the source because of an error, without hiding the error."""
+        try:
+            await self.aclose()
+        except Exception as second:
+            error.add_note(f"closing the source failed as well: {second!r}")
+
+    async def aclose(self) -> None:
+        """Close the source, in the calling task; harmless when the stream is over."""
+        self._is_over = True
+        close = getattr(self._source, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def cancelable_stream(
+    stream: AsyncIterable[T],
+    timeout: float | timedelta | None = None,
+    token: CancelationToken | None = None,
+    report_interval: int | None = None,
+    on_progress: Callable[[int, T], object] | None = None,
+    buffer_partial: bool = False,
+    operation_id: str | None = None,
+    name: str | None = None,
+) -> CancelableStream[T]:
+    """Iterate over a source that a deadline or a token can stop, without a block around it.
+
+    Leave the loop early inside ``async with cancelable_stream(...) as items:``, so that the
+    source is closed there and then.
+
+    Args:
+        stream: The source. It must not hold a scope open across its ``yield``.
+        timeout: Seconds for the whole stream, from the first step on.
+        token: A token that stops it.
+        report_interval: Call *on_progress* after each so many items; each one if left out.
+        on_progress: Takes the count and the item; plain or async.
+        buffer_partial: Whether the last 1,000 items are kept, as the error's partial result.
+        operation_id: An id for the operation; an unguessable one if left out.
+        name: A name for people.
+
+    Returns:
+        An async iterator that counts, and that may be closed by hand.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a number is not above zero.
+    """
+    if not isinstance(stream, AsyncIterable):
+        msg = f"`stream` must be an async iterator, not {stream!r}"
+        raise TypeError(msg)
+    allowed = limit(timeout, "timeout")
+    tokens = () if token is None else (checked_token(token, "token"),)
+    known_id = operation_id or new_id()
+
+    def make_step(deadline: float) -> Cancelable:
+        step = Cancelable.with_timeout(None, known_id, name)
+        step.deadline = deadline
+        for each in tokens:
+            step.add_token(each)
+        return step
+
+    return CancelableStream(
+        stream,
+        make_step,
+        timeout=allowed,
+        report_interval=report_interval,
+        on_progress=on_progress,
+        buffer_partial=buffer_partial,
+    )
+
+
+class ChunkedStream(AsyncIterator[list[T]], Generic[T]):
+    """Collect the items of an iteration into lists of one size; the last may be shorter."""
+
+    def __init__(self, items: CancelableAsyncIterator[T], chunk_size: int) -> None:
+        """Make a stream of chunks; ``chunked_cancelable_stream`` is the usual way."""
+        self._items = items
+        self._size = chunk_size
+        self._error: Exception | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[T]:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        chunk: list[T] = []
+        try:
+            while len(chunk) < self._size:
+                chunk.append(await anext(self._items))
+        except StopAsyncIteration:
+            if not chunk:
+                raise
+        except CancelationError:
+            raise
+        except Exception as error:
+            # What was fetched before the source failed is handed on first.
+            if not chunk:
+                raise
+            self._error = error
+        return chunk
+
+    async def aclose(self) -> None:
+        """Close the source, in the calling task."""
+        await self._items.aclose()
+
+
+def chunked_cancelable_stream(
+    stream: AsyncIterable[T], chunk_size: int, cancelable: Cancelable
+) -> ChunkedStream[T]:
+    """Iterate over a source in lists of *chunk_size* items, inside the block of an operation.
+
+    Items that a cancelation keeps from becoming a whole chunk are in the partial result of
+    the operation, with all that came before, up to the last 1,000.
+
+    Args:
+        stream: The source.
+        chunk_size: Items in a chunk; the last chunk may be shorter.
+        cancelable: The operation, whose block must be running.
+
+    Returns:
+        An async iterator of lists.
+
+    Raises:
+        TypeError: If the source cannot be iterated over.
+        ValueError: If the size is not above zero.
+    """
+    if chunk_size < 1:
+        msg = f"`chunk_size` must be 1 or more items, not {chunk_size!r}"
+        raise ValueError(msg)
+    return ChunkedStream(CancelableAsyncIterator(stream, cancelable, None, True), chunk_size)

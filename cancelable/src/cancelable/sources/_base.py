@@ -1,0 +1,134 @@
+"""What a source of cancelation promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import anyio
+
+from .._cause import Cause
+from .._reason import CancelationReason
+
+CancelCallback: TypeAlias = Callable[[Cause], object]
+"""Takes the cause of a source that has fired; safe from any thread."""
+
+
+class CancelationSource:
+    """Watch for something that shall stop an operation.
+
+    Write a source of your own by giving a subclass one of these:
+
+    - ``async def watch(self)``: runs in a task of the operation's while its block runs. Return
+      or call ``trigger`` when the operation shall stop; an exception stops it with the reason
+      ``error``. A source that has it must be added before the block is entered.
+    - ``async def start_monitoring(self, scope)`` and ``async def stop_monitoring(self)``: run
+      at the entry and at the end of the block, in its task, to subscribe to something that
+      will call ``trigger``, from whatever thread.
+
+    A source belongs to one operation. It fires once; what comes later is ignored.
+    """
+
+    def __init__(self, reason: CancelationReason | str, name: str | None = None) -> None:
+        """Make a source.
+
+        Args:
+            reason: The reason that an operation stopped by it shall have.
+            name: A name for people, in errors and logs.
+
+        Raises:
+            ValueError: If there is no such reason.
+        """
+        self.reason: CancelationReason = CancelationReason.of(reason)
+        self.name: str = name or type(self).__name__
+        self.scope: anyio.CancelScope | None = None
+        self._cause: Cause | None = None
+        self._callback: CancelCallback | None = None
+
+    @property
+    def triggered(self) -> bool:
+        """Whether the source has fired."""
+        return self._cause is not None
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether the source has to run in a task of the operation's."""
+        return type(self).watch is not CancelationSource.watch
+
+    async def watch(self) -> None:
+        """Watch until the operation shall stop; runs in a task of the operation's."""
+
+    async def start_monitoring(self, scope: anyio.CancelScope) -> None:
+        """Begin: the block has been entered.
+
+        Args:
+            scope: The scope of the block. Do not cancel it: ``trigger`` says why it stops.
+        """
+
+    async def stop_monitoring(self) -> None:
+        """End: the block is being left, whatever ended it; must not block."""
+
+    def set_cancel_callback(self, callback: CancelCallback | None) -> None:
+        """Set who is told; the operation that takes the source does this.
+
+        Args:
+            callback: Takes the cause. None gives the source free.
+
+        Raises:
+            RuntimeError: If the source belongs to somebody else.
+        """
+        if callback is not None and self._callback is not None:
+            msg = (
+                f"the source {self.name!r} belongs to an operation already; "
+                "make one for each operation"
+            )
+            raise RuntimeError(msg)
+        self._callback = callback
+        if callback is not None and self._cause is not None:
+            callback(self._cause)
+
+    def trigger(self, message: str | None = None, *, error: BaseException | None = None) -> None:
+        """Fire: ask the operation to stop. Safe from any thread and from a signal handler.
+
+        Args:
+            message: A text for the people who read the error.
+            error: The exception of a source that failed; the reason becomes ``error``.
+        """
+        reason = self.reason if error is None else CancelationReason.ERROR
+        self.fire(
+            Cause(
+                reason,
+                message,
+                source=self.name,
+                error=error,
+            )
+        )
+
+    async def trigger_cancelation(self, message: str | None = None) -> None:
+        """Fire: ask the operation to stop, from a task.
+
+        Args:
+            message: A text for the people who read the error.
+        """
+        self.trigger(message)
+
+    def fire(self, cause: Cause) -> None:
+        """Fire with a cause that is made already, and have its reason; the first one counts."""
+        if self._cause is None:
+            self.reason = cause.reason
+            self._cause = cause
+            if self._callback is not None:
+                self._callback(cause)
+
+    async def run(self) -> None:
+        """Run ``watch``, and fire when it returns or fails."""
+        try:
+            await self.watch()
+        except Exception as error:
+            self.trigger(f"the source {self.name!r} failed: {error!r}", error=error)
+        else:
+            self.trigger()
+
+    def __repr__(self) -> str:
+        state = "triggered" if self.triggered else "watching"
+        return f"<{type(self).__name__} {self.name!r} {state}>"

@@ -1,0 +1,105 @@
+"""Sources made of sources: any of them, or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import anyio
+
+from .._cause import Cause
+from .._reason import CancelationReason
+from ._base import CancelationSource
+
+
+class CompositeSource(CancelationSource):
+    """Keep several sources, and run each as itself."""
+
+    def __init__(self, sources: Sequence[CancelationSource], name: str | None = None) -> None:
+        """Make a source of sources.
+
+        Args:
+            sources: One or more sources; they belong to this one from now on.
+            name: A name for people.
+
+        Raises:
+            TypeError: If one of them is no source.
+            ValueError: If there is none.
+            RuntimeError: If one of them belongs to somebody else.
+        """
+        super().__init__(CancelationReason.MANUAL, name)
+        self.sources: list[CancelationSource] = list(sources)
+        if not self.sources:
+            msg = "`sources` must have at least one source"
+            raise ValueError(msg)
+        for source in self.sources:
+            if not isinstance(source, CancelationSource):
+                msg = f"`sources` must be CancelationSources, not {source!r}"
+                raise TypeError(msg)
+        for source in self.sources:
+            source.set_cancel_callback(partial(self.one_fired, source))
+
+    def one_fired(self, source: CancelationSource, cause: Cause) -> None:
+        """Take note that one of the sources has fired."""
+        raise NotImplementedError
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether one of the sources needs a task."""
+        return any(source.needs_task for source in self.sources)
+
+    async def start_monitoring(self, scope: anyio.CancelScope) -> None:
+        """Begin with each source; those that have begun are ended again if one fails."""
+        begun: list[CancelationSource] = []
+        try:
+            for source in self.sources:
+                await source.start_monitoring(scope)
+                begun.append(source)
+        except BaseException:
+            for source in reversed(begun):
+                await source.stop_monitoring()
+            raise
+
+    async def stop_monitoring(self) -> None:
+        """End each source, the last first."""
+        for source in reversed(self.sources):
+            await source.stop_monitoring()
+
+    async def run(self) -> None:
+        """Run each source that needs a task in one of its own."""
+        async with anyio.create_task_group() as tasks:
+            for source in self.sources:
+                if source.needs_task:
+                    tasks.start_soon(source.run)
+
+
+class AnyOfSource(CompositeSource):
+    """Fire as soon as one of several sources fires; its cause is kept."""
+
+    triggered_source: CancelationSource | None = None
+    """The source that fired first."""
+
+    def one_fired(self, source: CancelationSource, cause: Cause) -> None:
+        """Fire with the cause of the first source."""
+        if self.triggered_source is None:
+            self.triggered_source = source
+            self.fire(cause)
+
+
+class AllOfSource(CompositeSource):
+    """Fire when all of several sources have fired; the cause of the last one is kept."""
+
+    def __init__(self, sources: Sequence[CancelationSource], name: str | None = None) -> None:
+        """Make a source of sources; see ``CompositeSource``."""
+        self.triggered_sources: set[CancelationSource] = set()
+        super().__init__(sources, name)
+
+    def one_fired(self, source: CancelationSource, cause: Cause) -> None:
+        """Fire with this cause if it was the last one missing.
+
+        Two threads that fire the last two sources at once may both find the set complete;
+        the source fires once all the same.
+        """
+        self.triggered_sources.add(source)
+        if len(self.triggered_sources) == len(self.sources):
+            self.fire(cause)
