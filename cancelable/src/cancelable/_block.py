@@ -10,10 +10,9 @@ from datetime import timedelta
 from functools import partial
 from logging import DEBUG, INFO
 from types import TracebackType
-from typing import Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from ._callbacks import Callbacks, ErrorCallback, StatusCallback, checked_callback
@@ -28,6 +27,9 @@ from ._status import OperationStatus
 from ._token import CancelationToken, checked_token
 from .exceptions import CancelationError, error_for
 from .sources import CancelationSource, TimeoutSource
+
+if TYPE_CHECKING:  # anyio.abc brings sockets in, which a program may not need
+    from anyio.abc import TaskGroup
 
 TURNS_UNTIL_A_DEADLINE_IS_NOTICED = 3
 """Turns of a loop after which a timer that is due has run: asyncio takes up timers at the
@@ -256,7 +258,9 @@ class Block(Operation):
         self._clock = clock = clock_of(loop)
         self._task = task = task_of(loop)
         self._started_at = time.monotonic()
-        self._enclosing = self._block_around = around
+        self._block_around = around
+        if around is not None and around._task is task:
+            self._enclosing = around
         if self._timeout != math.inf:
             self._deadline = min(self._deadline, clock() + self._timeout)
         parent = self._parent
@@ -295,7 +299,9 @@ class Block(Operation):
         self._notice_deadline()
         if not self._causes:
             return
-        asked_above = self._causes[0].reason is CancelationReason.PARENT
+        asked_above = self._causes[0].reason is CancelationReason.PARENT and any(
+            above._causes for above in self._ancestors()
+        )
         if self._hard_cut() <= now or not (asked_above or self._grace_is_running(now)):
             self._deliver(-math.inf)
 
@@ -458,7 +464,7 @@ class Block(Operation):
 
     def _settle(self, exc: BaseException, is_cancel: bool, is_taken: bool) -> BaseException | None:
         if is_cancel or isinstance(exc, GeneratorExit):
-            ended_by = self.cause or Cause(CancelationReason.EXTERNAL)
+            ended_by = self.cause or self._cause_around() or Cause(CancelationReason.EXTERNAL)
             self._close(OperationStatus.CANCELLED, ended_by)
             if not is_taken:
                 return None
@@ -472,6 +478,18 @@ class Block(Operation):
             self._close(OperationStatus.CANCELLED, cause)
         else:
             self._close(OperationStatus.FAILED, cause, exc)
+        return None
+
+    def _cause_around(self) -> Cause | None:
+        """Return the cause that a live operation around the block is, if one was asked.
+
+        It need not be an ancestor: the parent may be another one, or none.
+        """
+        around = self._block_around
+        while around is not None:
+            if around.is_cancelling:
+                return around._causes[0].below(around.operation_id)
+            around = around._block_around
         return None
 
     def _first_cause(self) -> Cause | None:
@@ -543,13 +561,31 @@ class Block(Operation):
             token._unlisten(self)
         if self._parent is not None:
             self._parent._release(self)
+        for child in list(self._children):
+            child._let_go(self)
         if self.keeper is not None:
             self.keeper.left(self)
         self._scope = self._task = None
+        self._forget_the_ended()
         if self.__dict__:
             self._tell_the_end()
             self._end_progress()
         self._log_the_end(ending, cause)
+
+    def _forget_the_ended(self) -> None:
+        """Let go of operations around that have ended before.
+
+        Tasks that start one another inside their blocks would pile them up for ever.
+        """
+        around = self._block_around
+        while around is not None and around._ending is not None:
+            around = around._block_around
+        self._block_around = around
+        parent = self._parent
+        if parent is not None and parent._ending is not None:
+            _ = self.context  # the final facts, which name the parent
+            self._enclosing = next(self._ancestors(), None)
+            self._parent = None
 
     def _end_progress(self) -> None:
         """Tell the readers of progress that the operation has ended."""

@@ -275,7 +275,10 @@ class Cancelable(Block):
             msg = "combine before the block is entered: sources are started at the entry"
             raise RuntimeError(msg)
         self._timeout = min(self._timeout, other._timeout)
-        self.deadline = min(self._deadline, other._deadline)
+        deadline = min(self._deadline, other._deadline)
+        if self._clock is not None:
+            deadline = min(deadline, self._clock() + other._timeout)
+        self.deadline = deadline
         self._sources = (*self._sources, *other._sources)
         self.add_token(other.token)
         for token in other._tokens:
@@ -316,7 +319,11 @@ class Cancelable(Block):
             message: A text, or any value that the listeners understand.
             metadata: Figures to go with it.
         """
-        await self._progress.report(ProgressUpdate(self.operation_id, message, metadata))
+        update = ProgressUpdate(self.operation_id, message, metadata)
+        self._progress.last = update
+        if self.keeper is not None:
+            self.keeper.reported(self)
+        await self._progress.report(update)
 
     def report_progress_sync(
         self, message: object, metadata: Mapping[str, object] | None = None
@@ -332,6 +339,9 @@ class Cancelable(Block):
         """
         update = ProgressUpdate(self.operation_id, message, metadata)
         progress = self._progress
+        progress.last = update
+        if self.keeper is not None:
+            self.keeper.reported(self)
         if self._loop is None:
             progress.publish(update)
         elif not (progress.has_async_listeners and _report_from_worker(progress, update)):

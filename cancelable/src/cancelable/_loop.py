@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from anyio.abc import AsyncBackend
 from anyio.lowlevel import EventLoopToken, current_token
 
 
@@ -49,11 +48,6 @@ def current_loop() -> EventLoopToken:
         anyio.NoEventLoopError: If no supported event loop runs in this thread.
     """
     return current_token()
-
-
-def backend_of(loop: EventLoopToken) -> type[AsyncBackend]:
-    """Return anyio's backend for *loop*, whose calls need not look it up again."""
-    return loop.backend_class
 
 
 def clock_of(loop: EventLoopToken) -> Callable[[], float]:

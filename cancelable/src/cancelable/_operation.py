@@ -15,10 +15,9 @@ import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
-from anyio.abc import AsyncBackend
 from anyio.lowlevel import EventLoopToken
 
 from ._answers import Awaited
@@ -28,9 +27,13 @@ from ._hold import Hold
 from ._ids import checked_id, new_id
 from ._loop import call_soon, current_loop
 from ._outcome import CancelOutcome
+from ._progress import Progress, ProgressUpdate
 from ._reason import CancelationReason
 from ._status import OperationStatus
 from ._token import CancelationToken, set_event
+
+if TYPE_CHECKING:  # anyio.abc brings sockets in, which a program may not need
+    from anyio.abc import AsyncBackend
 
 
 class Keeper(Protocol):
@@ -39,6 +42,7 @@ class Keeper(Protocol):
     def entered(self, operation: Operation) -> None: ...
     def id_was_made(self, operation: Operation, operation_id: str) -> None: ...
     def left(self, operation: Operation) -> None: ...
+    def reported(self, operation: Operation) -> None: ...
 
 
 class Operation(Awaited):
@@ -212,6 +216,12 @@ class Operation(Awaited):
         return None if cause is None else cause.message
 
     @property
+    def last_update(self) -> ProgressUpdate | None:
+        """The last report of progress, if there was one."""
+        room: Progress | None = self.__dict__.get("progress_room")
+        return None if room is None else room.last
+
+    @property
     def context(self) -> OperationContext:
         """The facts of the operation now; after its end, always the same final ones."""
         if self._ending is None:
@@ -349,23 +359,37 @@ class Operation(Awaited):
             self._retime()
 
     def _retime(self) -> None:
-        """Give the scope the time of the hard cut anew; runs in the loop of the operation."""
-        scope = self._scope
-        if scope is None or self._ending is not None:
-            return
-        when = self._hard_cut()
-        if when != scope.deadline:
-            scope.deadline = when
-        for hold in self._holds:
-            hold.cut_at(self._nearest_cut())
-        token: OperationToken | None = self.__dict__.get("token")
-        if token is not None:
-            token.wake_waiters()
-        for child in list(self._children):
-            if child._loop is not None and child._loop.native_token is self._native:
-                child._retime()
-            elif child._loop is not None:
-                call_soon(child._loop, child._retime)
+        """Give the scope the time of the hard cut anew; runs in the loop of the operation.
+
+        Those of the operations underneath follow, however deep they are nested.
+        """
+        waiting = [self]
+        while waiting:
+            operation = waiting.pop()
+            scope = operation._scope
+            if scope is None or operation._ending is not None:
+                continue
+            when = operation._hard_cut()
+            if when != scope.deadline:
+                scope.deadline = when
+            for hold in operation._holds:
+                hold.cut_at(operation._nearest_cut())
+            token: OperationToken | None = operation.__dict__.get("token")
+            if token is not None:
+                token.wake_waiters()
+            for child in list(operation._children):
+                if child._native is self._native:
+                    waiting.append(child)
+                elif child._loop is not None:
+                    call_soon(child._loop, child._retime)
+
+    def _let_go(self, parent: Operation) -> None:
+        """Go on without a parent that has ended: its deadline is gone, what it asked stands."""
+        if self._causes:
+            cut = min(parent._deadline + parent._grace, parent._cut)
+            self._cut = min(self._cut, self._translate(cut, parent))
+        if self._loop is not None:
+            call_soon(self._loop, self._retime)
 
     @property
     def _native(self) -> object:
@@ -550,51 +574,55 @@ class Operation(Awaited):
         return True
 
     def _pass_down(self, cause: Cause, here: object) -> None:
-        """Let the operations underneath know, however deep they are nested."""
-        waiting: list[tuple[Operation, Cause]] = [(self, cause)]
+        """Let the operations underneath know, however deep they are nested.
+
+        One whose own deadline passed before, unnoticed so far, has that as its cause.
+        """
+        came = self._deadline if cause.reason is CancelationReason.TIMEOUT else math.inf
+        waiting = [(self, cause, came)]
         while waiting:
-            above, known = waiting.pop()
+            above, known, came = waiting.pop()
             below = known.below(above.operation_id)
             for child in list(above._children):
                 if child._ending is not None or child._causes:
                     continue
-                child._causes.append(below)
-                if child._causes[0] is not below:
+                first, since = below, child._translate(came, above)
+                if child._was_due_before(since):
+                    first, since = child._timed_out(), child._deadline
+                child._causes.append(first)
+                if child._causes[0] is not first:
                     continue
                 token: OperationToken | None = child.__dict__.get("token")
                 if token is not None:
-                    token.learn(below, here)
-                waiting.append((child, below))
+                    token.learn(first, here)
+                waiting.append((child, first, since))
+
+    def _was_due_before(self, when: float) -> bool:
+        """Return whether the own deadline passed before a time that is now at the latest."""
+        clock = self._clock
+        return clock is not None and self._deadline < min(clock(), when)
 
     def _cut_after(self, grace: float, here: object) -> None:
         """Have the scope end after *grace* seconds, and those of children in other tasks."""
         loop, clock = self._loop, self._clock
-        if loop is None or clock is None:
-            return  # not entered yet: entering looks for a cause
-        when = clock() + grace
-        self._cut = min(self._cut, when)
-        if here is loop.native_token:
-            self._deliver(when)
-        else:
-            call_soon(loop, partial(self._deliver, when))
-        for child in list(self._children):
-            child._follow_cut(grace, here)
-
-    def _follow_cut(self, grace: float, here: object) -> None:
-        """Follow the cut of the parent.
-
-        In the parent's task the parent's scope does that, and a scope of its own that was
-        cancelled would only break through a shield in between.
-        """
-        if self._ending is not None:
-            return
-        if self._is_shield:
-            return
-        if self._is_in_parents_task:
-            for child in list(self._children):
-                child._follow_cut(grace, here)
-        else:
-            self._cut_after(grace, here)
+        if loop is not None and clock is not None:  # else entering looks for a cause
+            when = clock() + grace
+            self._cut = min(self._cut, when)
+            if here is loop.native_token:
+                self._deliver(when)
+            else:
+                call_soon(loop, partial(self._deliver, when))
+        waiting = list(self._children)
+        while waiting:
+            child = waiting.pop()
+            if child._ending is not None or child._is_shield:
+                continue
+            # In the task of its parent the scope of the parent cuts, and a scope of its own
+            # that was cancelled would only break through a shield in between.
+            if child._is_in_parents_task:
+                waiting.extend(child._children)
+            else:
+                child._cut_after(grace, here)
 
     def _deliver(self, when: float) -> None:
         """Cut the block at *when*; runs in the loop of the operation and never raises."""

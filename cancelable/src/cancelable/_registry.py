@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ._answers import AwaitedCount, AwaitedDict, AwaitedList
 from ._context import OperationContext
@@ -34,6 +34,18 @@ class OperationNode:
 
     context: OperationContext
     children: list[OperationNode] = field(default_factory=list["OperationNode"])
+
+
+class RegistryObserver(Protocol):
+    """What a registry tells those who follow it.
+
+    The calls come in the thread of the operation's loop, ``reported`` in any thread. They must
+    be quick, must not block, and must not raise.
+    """
+
+    def entered(self, operation: Operation) -> None: ...
+    def left(self, operation: Operation) -> None: ...
+    def reported(self, operation: Operation) -> None: ...
 
 
 class OperationRegistry:
@@ -60,6 +72,7 @@ class OperationRegistry:
         self._live: dict[Operation, bool] = {}
         self._by_id: dict[str, Operation] = {}
         self._ended: dict[str, OperationContext] = {}
+        self._observers: tuple[RegistryObserver, ...] = ()
         self._totals = {status: 0 for status in OperationStatus if status.is_terminal}
         # Guards the history and the totals, which change only where an operation ends: never
         # on the path of a cancel, which a signal handler may take in the middle of it.
@@ -109,7 +122,11 @@ class OperationRegistry:
         operation.keeper = self
         operation.keep_completed = keep_completed
         if operation.is_running:
-            self.entered(operation)
+            try:
+                self.entered(operation)
+            except ValueError:
+                operation.keeper = None
+                raise
         return operation
 
     def unregister(self, operation_id: str) -> AwaitedCount:
@@ -125,6 +142,8 @@ class OperationRegistry:
         if operation is None or self._live.pop(operation, None) is None:
             return AwaitedCount(0)
         operation.keeper = None
+        for observer in self._observers:
+            observer.left(operation)
         return AwaitedCount(1)
 
     def entered(self, operation: Operation) -> None:
@@ -138,6 +157,8 @@ class OperationRegistry:
             msg = f"an operation with the id {known!r} is live; `operation_id` must be unique"
             raise ValueError(msg)
         self._live[operation] = True
+        for observer in self._observers:
+            observer.entered(operation)
 
     def id_was_made(self, operation: Operation, operation_id: str) -> None:
         """Let an operation be found by the id that somebody has just asked it for.
@@ -149,6 +170,11 @@ class OperationRegistry:
             self._by_id[operation_id] = operation
             if operation.status.is_terminal:
                 self._by_id.pop(operation_id, None)
+
+    def reported(self, operation: Operation) -> None:
+        """Pass on that an operation has reported progress."""
+        for observer in self._observers:
+            observer.reported(operation)
 
     def left(self, operation: Operation) -> None:
         """Take out an operation that has ended, and remember how."""
@@ -168,6 +194,27 @@ class OperationRegistry:
                 self._ended[context.id] = context
                 if len(self._ended) > self._limit:
                     del self._ended[next(iter(self._ended))]
+        for observer in self._observers:
+            observer.left(operation)
+
+    def add_observer(self, observer: RegistryObserver) -> list[Operation]:
+        """Tell somebody what happens here from now on.
+
+        Args:
+            observer: Whom to tell. An operation that enters at this moment in another thread
+                may be both told and returned.
+
+        Returns:
+            The operations that are live.
+        """
+        with self._lock:
+            self._observers = (*self._observers, observer)
+        return list(self._live)
+
+    def remove_observer(self, observer: RegistryObserver) -> None:
+        """Tell this observer no more; harmless when it is not told anyway."""
+        with self._lock:
+            self._observers = tuple(each for each in self._observers if each is not observer)
 
     # -- asking --------------------------------------------------------------------------
 
@@ -401,6 +448,9 @@ class OperationRegistry:
             operation.keeper = None
         self._live.clear()
         self._by_id.clear()
+        for observer in self._observers:
+            for operation in live:
+                observer.left(operation)
         forgotten = len(live) + len(self._ended)
         self.clear_history()
         return AwaitedCount(forgotten)

@@ -1,0 +1,261 @@
+"""Whom an operation tells of its start and of its end."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from cancelable import Cancelable, ManualCancelation, OperationContext, current_operation
+from tests.support.clock import in_virtual_time
+from tests.support.native import native_cancel, on_asyncio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    return in_virtual_time(request.param)
+
+
+def listened(operation: Cancelable, calls: list[str]) -> Cancelable:
+    async def slowly(context: OperationContext) -> None:
+        await anyio.sleep(0.1)
+        calls.append(f"async {context.status}")
+
+    operation.on_start(lambda context: calls.append(f"start {context.status}"))
+    for listen in (operation.on_complete, operation.on_cancel):
+        listen(lambda context: calls.append(f"first {context.status}"))
+        listen(slowly)
+        listen(lambda context: calls.append(f"last {context.status}"))
+    operation.on_error(lambda context, error: calls.append(f"error {context.status} {error}"))
+    return operation
+
+
+async def test_callbacks_run_once_each_and_in_order() -> None:
+    """Plain and async ones in the order in which they were given, of one kind only."""
+    calls: list[str] = []
+    async with listened(Cancelable(), calls):
+        calls.append("body")
+    assert calls == [
+        "start running",
+        "body",
+        "first completed",
+        "async completed",
+        "last completed",
+    ]
+    calls.clear()
+    with pytest.raises(ManualCancelation):
+        async with listened(Cancelable(), calls) as operation:
+            await operation.cancel()
+            await anyio.sleep(3600)
+    assert calls[1:] == ["first cancelled", "async cancelled", "last cancelled"]
+    calls.clear()
+    with pytest.raises(ValueError, match="oops"):
+        async with listened(Cancelable(), calls):
+            raise ValueError("oops")
+    assert calls[1:] == ["error failed oops"]
+
+
+async def test_callbacks_run_after_the_scope_and_before_the_exception_goes_on() -> None:
+    """In a callback the cancel is over and the operation has its final facts."""
+    order: list[str] = []
+    operation = Cancelable()
+
+    async def callback(context: OperationContext) -> None:
+        await anyio.sleep(0.1)
+        assert context.end_time is not None
+        assert context is operation.context
+        assert current_operation() is None
+        order.append("callback")
+
+    operation.on_cancel(callback)
+    try:
+        async with operation:
+            await operation.cancel()
+            await anyio.sleep(3600)
+    except ManualCancelation:
+        order.append("exception")
+    assert order == ["callback", "exception"]
+
+
+async def test_callbacks_run_while_everything_around_is_cancelled() -> None:
+    """An async callback gets its time also where a scope around is cancelled."""
+    calls: list[str] = []
+    with anyio.CancelScope() as scope:
+        async with listened(Cancelable(), calls):
+            scope.cancel()
+            await anyio.sleep(3600)
+    assert scope.cancelled_caught
+    assert calls[1:] == ["first cancelled", "async cancelled", "last cancelled"]
+
+
+async def test_async_callbacks_share_one_second(caplog: pytest.LogCaptureFixture) -> None:
+    """Together they may take a second; what is not done is cut and named in a warning."""
+    calls: list[str] = []
+
+    async def take(seconds: float) -> None:
+        await anyio.sleep(seconds)
+        calls.append(f"async {seconds}")
+
+    operation = Cancelable()
+    for seconds in (0.75, 0.75, 0.75):
+        operation.on_complete(lambda _context, seconds=seconds: take(seconds))  # type: ignore[misc]
+    operation.on_complete(lambda _context: calls.append("plain"))
+    started = anyio.current_time()
+    async with operation:
+        pass
+    assert anyio.current_time() - started == pytest.approx(1)
+    assert calls == ["async 0.75", "plain"]
+    assert [record.levelname for record in caplog.records if record.name == "cancelable"] == [
+        "WARNING",
+        "WARNING",
+    ]
+
+
+async def test_the_shared_time_can_be_set() -> None:
+    """`set_callback_limit` gives the callbacks of an ending another limit."""
+    operation = Cancelable().set_callback_limit(5)
+    done: list[bool] = []
+
+    async def slowly(_context: OperationContext) -> None:
+        await anyio.sleep(4)
+        done.append(True)
+
+    operation.on_complete(slowly)
+    async with operation:
+        pass
+    assert done == [True]
+
+
+@pytest.mark.parametrize("error", [ValueError, ManualCancelation, TimeoutError])
+async def test_an_error_of_a_callback_hides_nothing(
+    error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What callbacks raise is logged; the others run and the block's own outcome leaves."""
+    calls: list[str] = []
+
+    def fail(_context: OperationContext) -> None:
+        raise error("plain")
+
+    async def fail_later(_context: OperationContext) -> None:
+        await anyio.lowlevel.checkpoint()
+        raise error("async")
+
+    operation = Cancelable().on_start(fail).on_start(fail_later)
+    operation.on_cancel(fail).on_cancel(fail_later)
+    operation.on_cancel(lambda _context: calls.append("ran"))
+    with pytest.raises(ManualCancelation, match="mine"):
+        async with operation:
+            await operation.cancel(message="mine")
+            await anyio.sleep(3600)
+    assert calls == ["ran"]
+    failures = [record for record in caplog.records if record.exc_info]
+    assert [str(record.exc_info[1]) for record in failures if record.exc_info] == [
+        "plain",
+        "async",
+        "plain",
+        "async",
+    ]
+
+
+async def test_an_error_callback_that_fails_lets_the_error_out() -> None:
+    """The error of the block leaves, not the one of its callback."""
+
+    def fail(_context: OperationContext, _error: BaseException) -> None:
+        raise TypeError("callback")
+
+    with pytest.raises(ValueError, match="block"):
+        async with Cancelable().on_error(fail):
+            raise ValueError("block")
+
+
+async def test_a_block_that_is_stopped_before_its_start_has_one_ending() -> None:
+    """Entering with a request made: started, cancelled, each told once."""
+    calls: list[str] = []
+    operation = listened(Cancelable(), calls)
+    operation.cancel_sync()
+    with pytest.raises(ManualCancelation):
+        async with operation:
+            await anyio.lowlevel.checkpoint()
+    assert calls == [
+        "start cancelling",
+        "first cancelled",
+        "async cancelled",
+        "last cancelled",
+    ]
+
+
+@on_asyncio
+async def test_a_task_cancelled_in_a_start_callback_leaves_the_block() -> None:
+    """asyncio's own cancel cuts the shield of a callback; the operation ends all the same."""
+    import asyncio
+
+    calls: list[str] = []
+    started = anyio.Event()
+    operation = Cancelable().on_cancel(lambda _context: calls.append("cancel"))
+
+    async def wait(_context: OperationContext) -> None:
+        started.set()
+        await asyncio.sleep(3600)
+
+    async def work() -> None:
+        async with operation.on_start(wait).set_callback_limit(7200):
+            pytest.fail("the body ran")
+
+    task = asyncio.get_running_loop().create_task(work())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert operation.is_cancelled
+    assert calls == ["cancel"]
+    assert current_operation() is None
+
+
+async def test_a_counter_of_running_operations_ends_at_zero() -> None:
+    """One up at the start and one down at the end, whatever the ending, also while waiting."""
+    running, lowest = 0, 0
+
+    def up(_context: OperationContext) -> None:
+        nonlocal running
+        running += 1
+
+    def down(*_: object) -> None:
+        nonlocal running, lowest
+        running -= 1
+        lowest = min(lowest, running)
+
+    slots = anyio.Semaphore(3)
+
+    async def work(number: int) -> None:
+        operation = Cancelable.with_timeout(0.5 + number % 7)
+        operation.on_start(up).on_complete(down).on_cancel(down).on_error(down)
+        try:
+            async with operation, slots:
+                if number % 11 == 0:
+                    raise ValueError("oops")
+                if number % 5 == 0:
+                    await operation.cancel()
+                await anyio.sleep(number % 3)
+        except (ValueError, Exception) as error:
+            assert not isinstance(error, native_cancel())
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(300):
+            tasks.start_soon(work, number)
+    assert running == 0
+    assert lowest == 0
+    assert slots.value == 3
+
+
+def test_what_is_no_function_is_refused() -> None:
+    """A callback that cannot be called is refused where it is given."""
+    operation = Cancelable()
+    for listen in (
+        operation.on_start,
+        operation.on_complete,
+        operation.on_cancel,
+        operation.on_error,
+        operation.on_progress,
+    ):
+        with pytest.raises(TypeError, match="`callback` must be a function"):
+            listen("function")  # type: ignore[arg-type]

@@ -1,0 +1,241 @@
+"""Told first, cut later: a request with a grace time."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from cancelable import (
+    Cancelable,
+    CancelationReason,
+    CancelationToken,
+    ManualCancelation,
+    OperationStatus,
+    ParentCancelation,
+    TimeoutCancelation,
+)
+from tests.support.clock import in_virtual_time
+from tests.support.native import native_cancel, on_asyncio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    return in_virtual_time(request.param)
+
+
+class Watch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.started = anyio.current_time()
+
+    @property
+    def seconds(self) -> float:
+        return round(anyio.current_time() - self.started, 6)
+
+
+async def later(seconds: float, operation: Cancelable, grace: float | None = None) -> None:
+    await anyio.sleep(seconds)
+    await operation.cancel(grace=grace)
+
+
+async def test_a_block_that_finishes_within_its_grace_completes() -> None:
+    """The request is visible at once; the body goes on and may come to its end."""
+    async with Cancelable(grace=5) as operation:
+        await operation.cancel(message="please")
+        assert operation.status is OperationStatus.CANCELLING
+        assert operation.is_cancelling
+        await operation.check_cancelation()
+        operation.check_cancelation_sync()
+        await anyio.sleep(3)
+    assert operation.is_completed
+    assert operation.cancel_requested
+    assert operation.cancel_message == "please"
+
+
+async def test_a_block_that_ignores_the_request_is_cut_at_the_end_of_its_grace() -> None:
+    """The hard cut comes exactly when the grace is over."""
+    watch = Watch()
+    with pytest.raises(ManualCancelation):
+        async with Cancelable(grace=5) as operation:
+            await operation.cancel()
+            try:
+                await anyio.sleep(3600)
+            except native_cancel():
+                assert watch.seconds == 5
+                raise
+    assert operation.cancel_reason is CancelationReason.MANUAL
+
+
+async def test_wait_cancelling_wakes_at_the_request() -> None:
+    """A part of the body that waits for the request learns of it before the cut."""
+    watch = Watch()
+    told: list[tuple[float, CancelationReason]] = []
+
+    async def listen() -> None:
+        reason = await operation.wait_cancelling()
+        told.append((watch.seconds, reason))
+
+    async with Cancelable(grace=5) as operation, anyio.create_task_group() as tasks:
+        tasks.start_soon(listen)
+        tasks.start_soon(later, 1, operation)
+        await anyio.sleep(3)
+    assert told == [(1, CancelationReason.MANUAL)]
+    assert operation.is_completed
+
+
+async def test_wait_cancelling_returns_at_once_after_a_request() -> None:
+    """A request that came before is not waited for."""
+    async with Cancelable(grace=5) as operation:
+        operation.cancel_sync("signal")
+        with anyio.fail_after(1):
+            assert await operation.wait_cancelling() is CancelationReason.SIGNAL
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_wait_cancelling_wakes_at_the_deadline(moved: bool) -> None:
+    """The own deadline is a request as well, and its grace begins there."""
+    watch = Watch()
+    told: list[tuple[float, CancelationReason]] = []
+
+    async def listen() -> None:
+        reason = await operation.wait_cancelling()
+        told.append((watch.seconds, reason))
+
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable.with_timeout(9 if moved else 2, grace=5) as operation:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(listen)
+                await anyio.wait_all_tasks_blocked()
+                if moved:
+                    operation.deadline = anyio.current_time() + 2
+                await anyio.sleep(3600)
+    assert told == [(2, CancelationReason.TIMEOUT)]
+    assert watch.seconds == 7
+
+
+@pytest.mark.parametrize(("second", "cut_at"), [(1, 3), (0, 2), (30, 10), (None, 10)])
+async def test_a_second_request_can_only_shorten_the_grace(
+    second: float | None, cut_at: float
+) -> None:
+    """At 2 s a second request gives a grace of its own; the earlier cut counts."""
+    watch = Watch()
+    with pytest.raises(ManualCancelation) as caught:
+        async with Cancelable(grace=10) as operation, anyio.create_task_group() as tasks:
+            first = operation.cancel_sync(message="first")
+            assert first.value == "requested"
+            tasks.start_soon(later, 2, operation, second)
+            await anyio.sleep(3600)
+    assert watch.seconds == cut_at
+    assert caught.value.message == "first"
+
+
+async def test_a_request_brings_a_grace_of_its_own() -> None:
+    """`cancel(grace=…)` gives time also to an operation that was made without."""
+    watch = Watch()
+    with pytest.raises(ManualCancelation):
+        async with Cancelable() as operation:
+            operation.cancel_sync(grace=2)
+            await anyio.sleep(3600)
+    assert watch.seconds == 2
+    with pytest.raises(ValueError, match="grace"):
+        await Cancelable().cancel(grace=-1)
+    with pytest.raises(ValueError, match="grace"):
+        Cancelable().cancel_sync(grace=float("nan"))
+
+
+async def test_a_token_and_a_grace() -> None:
+    """A cancelled token is a request like any other; one from before the entry cuts at once."""
+    watch = Watch()
+    token = CancelationToken()
+    with pytest.raises(ManualCancelation):
+        async with Cancelable.with_token(token, grace=3):
+            await token.cancel()
+            await anyio.sleep(3600)
+    assert watch.seconds == 3
+    with pytest.raises(ManualCancelation):
+        async with Cancelable.with_token(token, grace=3):
+            await anyio.lowlevel.checkpoint()
+    assert watch.seconds == 3
+
+
+async def test_a_deadline_within_the_grace_does_not_cut_earlier_than_its_own_grace() -> None:
+    """After a request at 0 s with 5 s of grace, a deadline at 1 s changes nothing."""
+    watch = Watch()
+    with pytest.raises(ManualCancelation):
+        async with Cancelable.with_timeout(1, grace=5) as operation:
+            await operation.cancel()
+            await anyio.sleep(3600)
+    assert watch.seconds == 5
+
+
+async def test_an_enclosing_cancel_cuts_at_once() -> None:
+    """Neither a scope around nor an enclosing operation waits for the grace inside."""
+    watch = Watch()
+    with anyio.move_on_after(2):
+        async with Cancelable(grace=50) as operation:
+            await operation.cancel()
+            await anyio.sleep(3600)
+    assert watch.seconds == 2
+    with pytest.raises(ManualCancelation):
+        async with Cancelable() as outer, Cancelable(grace=50) as inner:
+            await inner.cancel("signal")
+            await outer.cancel()
+            await anyio.sleep(3600)
+    assert watch.seconds == 2
+    assert inner.cancel_reason is CancelationReason.SIGNAL
+
+
+async def test_a_grace_above_lets_operations_below_run_on() -> None:
+    """A request above with a grace tells those below at once and cuts them with the cut."""
+    watch = Watch()
+    with pytest.raises(ManualCancelation):
+        async with Cancelable(grace=4) as outer, Cancelable() as inner:
+            await outer.cancel()
+            assert inner.is_cancelling
+            assert inner.cancel_reason is CancelationReason.PARENT
+            await inner.check_cancelation()
+            await anyio.sleep(3600)
+    assert watch.seconds == 4
+
+
+async def test_an_operation_entered_during_the_grace_above_runs_until_the_cut() -> None:
+    """Work that starts within the grace is told, and cut with the rest."""
+    watch = Watch()
+    with pytest.raises(ManualCancelation):
+        async with Cancelable(grace=4) as outer:
+            await outer.cancel()
+            async with Cancelable() as inner:
+                assert inner.is_cancelling
+                await anyio.sleep(1)
+            assert inner.is_completed
+            async with Cancelable():
+                await anyio.sleep(3600)
+    assert watch.seconds == 4
+
+
+@on_asyncio
+async def test_a_child_in_another_task_has_the_grace_of_its_parent() -> None:
+    """The child is told at once and cut when the grace of its parent is over."""
+    import asyncio
+
+    watch = Watch()
+    entered = anyio.Event()
+    child = Cancelable()
+
+    async def work() -> None:
+        async with child:
+            entered.set()
+            await anyio.sleep(3600)
+
+    with pytest.raises(ManualCancelation):
+        async with Cancelable(grace=4) as parent:
+            task = asyncio.get_running_loop().create_task(work())
+            await entered.wait()
+            await parent.cancel()
+            assert child.is_cancelling
+            await anyio.sleep(3600)
+    with anyio.fail_after(5), pytest.raises(ParentCancelation):
+        await task
+    assert watch.seconds == 4

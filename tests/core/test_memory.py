@@ -1,0 +1,188 @@
+"""Nothing survives its block: no cycle, no link on a token, a parent or a registry."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from cancelable import (
+    Cancelable,
+    CancelationError,
+    CancelationToken,
+    OperationRegistry,
+    current_operation,
+)
+from tests.support.native import on_asyncio
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    """Only what refers to nothing else in a circle is gone without the collector."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Thing:
+    """Something of the user's that callbacks and bodies hold."""
+
+
+ENDINGS = ["completed", "cancelled", "timeout", "failed", "foreign", "late"]
+
+
+async def live(ending: str, parts: list[weakref.ref[object]], shared: CancelationToken) -> None:
+    """Run one block to an ending, with everything on it that an operation can have."""
+    thing = Thing()
+    token = CancelationToken()
+    operation = Cancelable.with_timeout(0.005 if ending in ("timeout", "late") else 60)
+    operation.add_token(token).add_token(shared).add_token(CancelationToken.any(token, shared))
+    operation.on_start(lambda _context, thing=thing: None)  # type: ignore[misc]
+    operation.on_complete(lambda _context, thing=thing: None)  # type: ignore[misc]
+    operation.on_cancel(lambda _context, thing=thing: None)  # type: ignore[misc]
+    operation.on_error(lambda _context, _error, thing=thing: None)  # type: ignore[misc]
+    operation.on_progress(lambda *_, thing=thing: None)  # type: ignore[misc]
+    assert operation.token is not None
+    parts += [weakref.ref(each) for each in (thing, token, operation, operation.token)]
+    parent = Cancelable()
+    parts.append(weakref.ref(parent))
+    with anyio.CancelScope() as scope:
+        try:
+            async with parent, operation:
+                await operation.report_progress("one")
+                if ending == "cancelled":
+                    token.cancel_sync()
+                if ending == "foreign":
+                    scope.cancel()
+                if ending == "failed":
+                    raise ValueError("oops")
+                if ending != "completed":
+                    with anyio.fail_after(5):
+                        await anyio.sleep_forever()
+        except (CancelationError, ValueError):
+            pass
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_all_parts_are_gone_without_a_collection(ending: str) -> None:
+    """Operation, token, parent and what their callbacks hold die with the block."""
+    parts: list[weakref.ref[object]] = []
+    shared = CancelationToken()
+    for _ in range(3):
+        await live(ending, parts, shared)
+        await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    alive = [ref() for ref in parts if ref() is not None]
+    assert alive == []
+    assert not shared._listeners
+
+
+async def test_a_caught_error_holds_facts_and_no_operation() -> None:
+    """An error that is kept keeps the context; operation and body are gone."""
+    thing = Thing()
+    part = weakref.ref(thing)
+
+    async def work(thing: Thing) -> weakref.ref[Cancelable]:
+        async with Cancelable() as operation:
+            ref = weakref.ref(operation)
+            refs.append(ref)
+            await operation.cancel()
+            await anyio.sleep_forever()
+        return ref
+
+    refs: list[weakref.ref[Cancelable]] = []
+    kept: CancelationError | None = None
+    try:
+        await work(thing)
+    except CancelationError as error:
+        kept = error.with_traceback(None)
+        kept.__cause__ = kept.__context__ = None
+    del thing
+    await anyio.lowlevel.checkpoint()
+    assert kept is not None
+    assert kept.context is not None
+    assert refs[0]() is None
+    assert part() is None
+
+
+async def test_a_finished_child_is_gone_while_its_parent_lives() -> None:
+    """Thousands of children leave nothing on a long-lived parent."""
+    parts: list[weakref.ref[Cancelable]] = []
+    async with Cancelable() as parent:
+        for _ in range(1000):
+            async with Cancelable() as child:
+                parts.append(weakref.ref(child))
+        del child
+        assert parent.children == []
+        assert {ref() for ref in parts} == {None}
+
+
+async def test_a_registry_holds_contexts_and_no_operations() -> None:
+    """The history is bounded and holds facts only; nothing else of the operations is left."""
+    registry = OperationRegistry(history=10)
+    parts: list[weakref.ref[Cancelable]] = []
+    with registry.as_default():
+        for _ in range(100):
+            async with Cancelable(register_globally=True) as operation:
+                parts.append(weakref.ref(operation))
+                assert registry.get_operation(operation.operation_id) is operation
+        del operation
+    await anyio.lowlevel.checkpoint()
+    assert len(registry.get_history()) == 10
+    assert {ref() for ref in parts} == {None}
+    assert not registry._live
+    assert not registry._by_id
+
+
+@on_asyncio
+async def test_tasks_that_start_one_another_hold_no_chain_of_ancestors() -> None:
+    """A task that starts the next one inside its block, for ever, keeps no ended operation."""
+    import asyncio
+
+    parts: list[weakref.ref[Cancelable]] = []
+    alive: list[int] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def step(number: int) -> None:
+        await asyncio.sleep(0)
+        async with Cancelable() as operation:
+            parts.append(weakref.ref(operation))
+            del operation
+            if number == 0:
+                alive.append(sum(part() is not None for part in parts))
+                return
+            task = asyncio.get_running_loop().create_task(step(number - 1))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    with anyio.fail_after(5):
+        await asyncio.get_running_loop().create_task(step(100))
+        while tasks:
+            await asyncio.sleep(0)
+    assert alive[0] < 10
+
+
+async def test_an_abandoned_generator_does_not_keep_the_task_as_current() -> None:
+    """The operation of a generator that was closed is neither current nor alive."""
+    parts: list[weakref.ref[Cancelable]] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        async with Cancelable() as operation:
+            parts.append(weakref.ref(operation))
+            del operation
+            yield 1
+
+    source = numbers()
+    assert await anext(source) == 1
+    await source.aclose()  # type: ignore[attr-defined]
+    del source
+    assert current_operation() is None
+    await anyio.lowlevel.checkpoint()
+    assert parts[0]() is None

@@ -1,0 +1,246 @@
+"""Mistakes are told where they are made, and harm nobody else."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import pickle
+from collections.abc import AsyncIterator
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from cancelable import (
+    Cancelable,
+    CancelationError,
+    CancelationReason,
+    ConditionCancelation,
+    DisconnectCancelation,
+    ManualCancelation,
+    OperationContext,
+    OperationRegistry,
+    OperationStatus,
+    ParentCancelation,
+    SignalCancelation,
+    TimeoutCancelation,
+    current_operation,
+)
+from tests.support.native import on_asyncio
+
+
+# -- entering --------------------------------------------------------------------------------
+
+
+async def test_an_instance_is_entered_once() -> None:
+    """A second entry, inside the first or after it, is a clear error and changes nothing."""
+    async with Cancelable() as operation:
+        with pytest.raises(RuntimeError, match="entered once"):
+            await operation.__aenter__()
+        assert operation.is_running
+    with pytest.raises(RuntimeError, match="entered once"):
+        async with operation:
+            pytest.fail("entered again")
+    assert operation.is_completed
+
+
+async def test_an_instance_is_entered_by_one_of_two_tasks() -> None:
+    """Two tasks that enter one instance: the second is refused, the first unharmed."""
+    operation = Cancelable()
+    refused: list[str] = []
+
+    async def enter() -> None:
+        try:
+            async with operation:
+                await anyio.lowlevel.checkpoint()
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enter)
+        tasks.start_soon(enter)
+    assert len(refused) == 1
+    assert operation.is_completed
+
+
+async def test_leaving_without_entering_is_an_error() -> None:
+    """`__aexit__` by hand before `__aenter__` says so; twice as well."""
+    with pytest.raises(RuntimeError, match="before it was entered"):
+        await Cancelable().__aexit__(None, None, None)
+    operation = Cancelable()
+    await operation.__aenter__()
+    await operation.__aexit__(None, None, None)
+    with pytest.raises(RuntimeError):
+        await operation.__aexit__(None, None, None)
+    assert operation.is_completed
+
+
+def test_entering_without_a_loop_is_an_error() -> None:
+    """Without an event loop there is nothing to cancel."""
+    step = Cancelable().__aenter__()
+    with pytest.raises(RuntimeError):
+        step.send(None)
+
+
+@pytest.mark.parametrize("operation_id", ["", "x" * 257])
+def test_an_id_is_neither_empty_nor_endless(operation_id: str) -> None:
+    """A chosen id has 1 to 256 characters, and is a string."""
+    with pytest.raises(ValueError, match="`operation_id` must have 1 to 256"):
+        Cancelable(operation_id)
+    with pytest.raises(TypeError, match="`operation_id` must be a string"):
+        Cancelable(7)  # type: ignore[arg-type]
+
+
+async def test_arguments_of_the_wrong_kind_are_refused() -> None:
+    """Each with the name of the parameter or the call."""
+    with pytest.raises(TypeError, match="only Cancelables can be combined"):
+        Cancelable().combine("other")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`reason` must be"):
+        await Cancelable().cancel("because")
+    with pytest.raises(ValueError, match="NaN"):
+        async with Cancelable() as operation:
+            operation.extend(math.nan)
+
+
+# -- leaving in another task -----------------------------------------------------------------
+
+
+async def numbers(operation: Cancelable) -> AsyncIterator[int]:
+    async with operation:
+        yield 1
+        yield 2
+
+
+async def test_a_block_left_in_another_task_says_so_and_harms_nobody() -> None:
+    """A generator with a block across its `yield`, closed by another task: a clear error.
+
+    The task that entered the block is not cancelled by it afterwards.
+    """
+    operation = Cancelable.with_timeout(0.02)
+    source = numbers(operation)
+    errors: list[str] = []
+    entered, left = anyio.Event(), anyio.Event()
+
+    async def first() -> None:
+        try:
+            assert await anext(source) == 1
+            entered.set()
+            await left.wait()
+            await anyio.sleep(0.05)
+            errors.append("went on")
+        except RuntimeError:
+            errors.append("scopes of the first task")
+
+    async def second() -> None:
+        await entered.wait()
+        try:
+            await source.aclose()  # type: ignore[attr-defined]
+        except RuntimeError as error:
+            errors.append(str(error))
+        left.set()
+
+    with anyio.fail_after(5):
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(first)
+                tasks.start_soon(second)
+        except* RuntimeError:
+            pass  # a loop may say that the scopes of the first task are mixed up
+    assert "left in another task" in errors[0]
+    assert "Cancelable.stream()" in errors[0]
+    assert errors[1:] == ["went on"]
+    assert operation.status is OperationStatus.CANCELLED
+    assert not operation.is_running
+
+
+@on_asyncio
+async def test_a_generator_whose_task_is_gone_is_closed_quietly() -> None:
+    """Its block was entered by a task that has ended: the collector may close it in peace."""
+    import asyncio
+
+    operation = Cancelable()
+
+    async def take_one() -> None:
+        async for number in numbers(operation):
+            assert number == 1
+            break
+
+    gc.collect()
+    await asyncio.get_running_loop().create_task(take_one())
+    gc.collect()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert operation.status is OperationStatus.CANCELLED
+    assert operation.cancel_reason is CancelationReason.EXTERNAL
+    assert current_operation() is None
+
+
+async def test_blocks_left_in_the_wrong_order_leave_no_operation_behind() -> None:
+    """The loop's own error goes out; the operation has failed and is not listed any more."""
+    registry = OperationRegistry()
+    first, second = Cancelable(), Cancelable()
+    registry.register(first)
+    await first.__aenter__()
+    await second.__aenter__()
+    with pytest.raises(RuntimeError):
+        await first.__aexit__(None, None, None)
+    await second.__aexit__(None, None, None)
+    assert first.status is OperationStatus.FAILED
+    assert second.is_completed
+    assert registry.list_operations() == []
+
+
+# -- errors that travel ----------------------------------------------------------------------
+
+CONTEXT = OperationContext(
+    id="mine",
+    name="report",
+    status=OperationStatus.CANCELLED,
+    cancel_reason=CancelationReason.MANUAL,
+    origin_id="above",
+    partial_result=[1, 2],
+    metadata={"owner": "me"},
+)
+ERRORS = [
+    CancelationError(CancelationReason.EXTERNAL, "stop", CONTEXT),
+    TimeoutCancelation(1.5, None, CONTEXT),
+    ManualCancelation("stop", CONTEXT),
+    SignalCancelation(15, "stop", CONTEXT),
+    ConditionCancelation("disk is full", "stop", CONTEXT),
+    ParentCancelation("above", CancelationReason.TIMEOUT, "stop", CONTEXT),
+    DisconnectCancelation("stop", CONTEXT),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("how", ["pickle", "copy", "deepcopy"])
+def test_an_error_survives_its_way_to_another_process(error: CancelationError, how: str) -> None:
+    """Class, reason, message, context and what the class adds come out as they went in."""
+    if how == "pickle":
+        again = pickle.loads(pickle.dumps(error))
+    else:
+        again = getattr(copy, how)(error)
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+    assert again.operation_id == "mine"
+    assert again.origin_id == "above"
+    assert again.partial_result == [1, 2]
+
+
+def test_a_timeout_is_an_os_error_without_a_number() -> None:
+    """Being a TimeoutError gives no errno that anybody could mistake for a lost connection."""
+    error = TimeoutCancelation(2)
+    assert isinstance(error, OSError)
+    assert error.errno is None
+    assert str(error) == "the operation timed out after 2 seconds"
+    assert error.reason is CancelationReason.TIMEOUT
+    assert error.operation_id is None
+
+
+async def test_our_errors_are_ordinary_exceptions() -> None:
+    """Outside the block the cancelation is over: what leaves is no native cancel."""
+    native = anyio.get_cancelled_exc_class()
+    assert not any(isinstance(error, native) for error in ERRORS)
+    assert all(isinstance(error, Exception) for error in ERRORS)

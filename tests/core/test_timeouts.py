@@ -1,0 +1,232 @@
+"""What a timeout may be, when its clock starts, and what its deadline is afterwards."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from cancelable import Cancelable, CancelationReason, ManualCancelation, TimeoutCancelation
+from tests.support.clock import advance, in_virtual_time
+
+HUGE = [1e15, 1e300, timedelta.max, Decimal(10) ** 30, 10**18]
+
+
+@pytest.fixture(scope="module")
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    return in_virtual_time(request.param)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, -0.0, -1, -1e300, -math.inf, timedelta(0), timedelta(-1)])
+async def test_a_used_up_budget_stops_at_the_first_checkpoint(timeout: float | timedelta) -> None:
+    """Zero and less are no error: the block runs to its first checkpoint."""
+    went_on = False
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable.with_timeout(timeout) as operation:
+            went_on = True
+            assert operation.is_cancelling
+            assert operation.remaining == 0
+            await anyio.lowlevel.checkpoint()
+            pytest.fail("the checkpoint let the block go on")
+    assert went_on
+
+
+async def test_a_used_up_budget_cuts_no_block_without_a_checkpoint() -> None:
+    """A block that awaits nothing completes, and the deadline is known to have passed."""
+    async with Cancelable.with_timeout(0) as operation:
+        pass
+    assert operation.is_completed
+    assert operation.cancel_reason is CancelationReason.TIMEOUT
+
+
+@pytest.mark.parametrize("timeout", [None, math.inf])
+async def test_no_limit_is_no_deadline(timeout: float | None) -> None:
+    """None and infinity mean that the block may run for ever."""
+    async with Cancelable.with_timeout(timeout) as operation:
+        assert operation.deadline == math.inf
+        assert operation.remaining == math.inf
+        await anyio.sleep(1e6)
+    assert operation.is_completed
+
+
+@pytest.mark.parametrize("timeout", HUGE)
+async def test_a_huge_timeout_is_a_timeout(timeout: float) -> None:
+    """A limit of ages is taken as it is, on both loops."""
+    async with Cancelable.with_timeout(timeout) as operation:
+        await anyio.sleep(1)
+        assert operation.remaining > 1e9
+    assert operation.is_completed
+
+
+@pytest.mark.parametrize(
+    "timeout", [2, 2.0, timedelta(seconds=2), Decimal(2), Fraction(2)], ids=repr
+)
+async def test_a_timeout_is_any_number_of_seconds(timeout: float | timedelta) -> None:
+    """Ints, floats, `timedelta`, and what converts to a float, such as `Decimal`."""
+    started = anyio.current_time()
+    with pytest.raises(TimeoutCancelation) as caught:
+        async with Cancelable.with_timeout(timeout):
+            await anyio.sleep(3600)
+    assert anyio.current_time() == pytest.approx(started + 2)
+    assert caught.value.timeout_seconds == 2
+
+
+@pytest.mark.parametrize("timeout", [math.nan, Decimal("NaN"), Decimal("sNaN"), 10**400], ids=repr)
+def test_a_number_that_is_no_duration_is_refused_where_it_is_given(timeout: float) -> None:
+    """NaN and what no float holds are a ValueError of the constructor."""
+    with pytest.raises(ValueError, match="timeout|NaN"):
+        Cancelable.with_timeout(timeout)
+
+
+@pytest.mark.parametrize("timeout", [True, False, "1", b"1", "", [1], 1j, {}], ids=repr)
+def test_what_is_no_number_is_refused_where_it_is_given(timeout: object) -> None:
+    """A bool, a string and other things are a TypeError that names the parameter."""
+    with pytest.raises(TypeError, match="`timeout` must be a number of seconds"):
+        Cancelable.with_timeout(timeout)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("limit", [0, -1, timedelta(0)])
+def test_a_setting_must_be_above_zero(limit: float | timedelta) -> None:
+    """A setting of zero is a mistake of whoever wrote it, not a used-up budget."""
+    with pytest.raises(ValueError, match="`limit` must be greater than 0"):
+        Cancelable().set_callback_limit(limit)
+
+
+@pytest.mark.parametrize("grace", [-1, -0.5, math.nan])
+def test_a_grace_is_zero_or_more(grace: float) -> None:
+    """A negative grace is refused by the constructor."""
+    with pytest.raises(ValueError, match="grace"):
+        Cancelable(grace=grace)
+
+
+# -- the clock -------------------------------------------------------------------------------
+
+
+async def test_the_clock_starts_on_entry() -> None:
+    """Time between construction and entry does not count."""
+    operation = Cancelable.with_timeout(3)
+    assert operation.remaining == 3
+    await anyio.sleep(3)
+    async with operation:
+        assert operation.remaining == 3
+        await anyio.sleep(2)
+        assert operation.remaining == pytest.approx(1)
+    assert operation.is_completed
+
+
+async def test_a_deadline_is_a_time_of_anyios_clock() -> None:
+    """`deadline` and `anyio.current_time()` are of one clock."""
+    async with Cancelable.with_timeout(3) as operation:
+        assert operation.deadline == pytest.approx(anyio.current_time() + 3)
+        assert anyio.current_effective_deadline() == operation.deadline
+
+
+async def test_the_deadline_may_be_moved() -> None:
+    """A later deadline lets the block run on, an earlier one cuts it, infinity takes it away."""
+    async with Cancelable.with_timeout(1) as operation:
+        operation.deadline = anyio.current_time() + 5
+        await anyio.sleep(4)
+        operation.deadline = math.inf
+        await anyio.sleep(100)
+        assert operation.remaining == math.inf
+    assert operation.is_completed
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable() as operation:
+            operation.deadline = anyio.current_time() + 1
+            await anyio.sleep(3600)
+
+
+async def test_a_deadline_set_before_entry_counts() -> None:
+    """A deadline in time may be given before the block is entered."""
+    operation = Cancelable()
+    operation.deadline = anyio.current_time() + 1
+    with pytest.raises(TimeoutCancelation):
+        async with operation:
+            await anyio.sleep(3600)
+    with pytest.raises(ValueError, match="NaN"):
+        Cancelable().deadline = math.nan
+
+
+async def test_a_deadline_that_has_passed_stands() -> None:
+    """A deadline that passed unnoticed is the cause; moving it afterwards changes nothing."""
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable.with_timeout(1) as operation:
+            advance(2)
+            operation.deadline = anyio.current_time() + 100
+            assert operation.is_cancelling
+            await anyio.sleep(3600)
+
+
+async def test_extend_is_an_idle_timeout() -> None:
+    """Each extension starts the time anew; the last one runs out."""
+    steps = 0
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable.with_timeout(2) as operation:
+            for pause in (1, 1, 1, 1, 3):
+                assert operation.extend(2)
+                await anyio.sleep(pause)
+                steps += 1
+    assert steps == 4
+
+
+async def test_extend_after_a_request_says_no() -> None:
+    """A request stands: extending returns False and moves nothing."""
+    with pytest.raises(ManualCancelation):
+        async with Cancelable.with_timeout(2) as operation:
+            await operation.cancel()
+            assert not operation.extend(100)
+            await anyio.sleep(3600)
+    with pytest.raises(RuntimeError, match="running block"):
+        operation.extend(1)
+    with pytest.raises(RuntimeError, match="running block"):
+        Cancelable().extend(1)
+
+
+async def test_the_earliest_of_combined_deadlines_counts() -> None:
+    """`combine` takes over the earlier timeout."""
+    for operation in (
+        Cancelable.with_timeout(5).combine(Cancelable.with_timeout(1)),
+        Cancelable.with_timeout(1).combine(Cancelable.with_timeout(5)),
+    ):
+        started = anyio.current_time()
+        with pytest.raises(TimeoutCancelation) as caught:
+            async with operation:
+                await anyio.sleep(3600)
+        assert anyio.current_time() == pytest.approx(started + 1)
+        assert caught.value.operation_id == operation.operation_id
+
+
+async def test_a_deadline_combined_into_a_running_block_counts() -> None:
+    """A deadline may be added at any time, also inside the block."""
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable() as operation:
+            operation.combine(Cancelable.with_timeout(1))
+            await anyio.sleep(3600)
+
+
+async def test_an_outer_deadline_counts_as_remaining() -> None:
+    """`remaining` is the time until the nearest deadline, here or around, in any thread."""
+    from tests.support.native import in_thread
+
+    seen: list[float] = []
+    async with Cancelable.with_timeout(1), Cancelable.with_timeout(5) as operation:
+        assert operation.remaining == pytest.approx(1)
+        in_thread(lambda: seen.append(operation.remaining))
+    assert seen == [pytest.approx(1)]
+
+
+async def test_a_blocked_loop_is_late_and_says_so_truly() -> None:
+    """In real time as well: a block that slept past its deadline has timed out."""
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable.with_timeout(0.01) as operation:
+            time.sleep(0.001)
+            advance(0.02)
+            await operation.cancel()
+            await anyio.sleep(3600)
+    assert operation.cancel_reason is CancelationReason.TIMEOUT
