@@ -122,21 +122,33 @@ async def test_a_finished_child_is_gone_while_its_parent_lives() -> None:
         assert {ref() for ref in parts} == {None}
 
 
-async def test_a_registry_holds_contexts_and_no_operations() -> None:
-    """The history is bounded and holds facts only; nothing else of the operations is left."""
+async def test_a_registry_remembers_a_bound_number_and_what_they_held_is_gone() -> None:
+    """The history is bounded, and an operation in it keeps nothing of its run alive."""
+
+    class Listener:
+        def __call__(self, *_: object) -> None: ...
+
     registry = OperationRegistry(history=10)
     parts: list[weakref.ref[Cancelable]] = []
+    held: list[weakref.ref[object]] = []
     with registry.as_default():
         for _ in range(100):
-            async with Cancelable(register_globally=True) as operation:
+            listener, token = Listener(), CancelationToken()
+            async with Cancelable.with_token(token, register_globally=True) as operation:
+                operation.on_progress(listener).on_complete(listener)
+                operation.token.on_cancel(listener)
+                await operation.report_progress("half")
                 parts.append(weakref.ref(operation))
+                held += [weakref.ref(listener), weakref.ref(token), weakref.ref(operation.token)]
                 assert registry.get_operation(operation.operation_id) is operation
-        del operation
+        del operation, listener, token
     await anyio.lowlevel.checkpoint()
     assert len(registry.get_history()) == 10
-    assert {ref() for ref in parts} == {None}
+    assert {ref() for ref in parts[:-10]} == {None}
+    assert {ref() for ref in held} == {None}
     assert not registry._live
     assert not registry._by_id
+    assert len(registry._ended_by_id) == 10
 
 
 @on_asyncio

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from logging import DEBUG, INFO
@@ -29,7 +30,7 @@ from .exceptions import CancelationError, error_for
 from .sources import CancelationSource, TimeoutSource
 
 if TYPE_CHECKING:  # anyio.abc brings sockets in, which a program may not need
-    from anyio.abc import TaskGroup
+    from anyio.abc import AsyncBackend, TaskGroup
 
 TURNS_UNTIL_A_DEADLINE_IS_NOTICED = 3
 """Turns of a loop after which a timer that is due has run: asyncio takes up timers at the
@@ -241,7 +242,7 @@ class Block(Operation):
     # -- entering ------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._loop is not None:
+        if self._loop is not None or self._ending is not None:
             msg = (
                 "a Cancelable is entered once; make a new one for each block "
                 "(a token may serve any number of them)"
@@ -253,7 +254,8 @@ class Block(Operation):
             around = current_block()
             if self._finds_parent:
                 self._parent = around
-        self._list()
+        if self._register or self.keeper is not None:
+            self._list()
         self._loop = loop
         self._clock = clock = clock_of(loop)
         self._task = task = task_of(loop)
@@ -264,9 +266,11 @@ class Block(Operation):
         if self._timeout != math.inf:
             self._deadline = min(self._deadline, clock() + self._timeout)
         parent = self._parent
+        cut = self._deadline + self._grace
         if parent is not None:
             self._is_in_parents_task = isinstance(parent, Block) and parent._task is task
-        self._scope = scope = loop.backend_class.create_cancel_scope(deadline=self._hard_cut())
+            cut = self._hard_cut()
+        self._scope = scope = loop.backend_class.create_cancel_scope(deadline=cut)
         scope.__enter__()
         _current.set(self)
         # From here on a request from any thread finds the scope. Those that came before have
@@ -338,15 +342,16 @@ class Block(Operation):
                 if source.needs_task:
                     self._tasks.start_soon(source.run)
 
-    def _has_more_to_end(self) -> bool:
-        return bool(self._sources) or "closers" in self.__dict__
-
     async def _end_the_rest(self, exc: BaseException | None) -> BaseException | None:
         """Close the iterations that were left in the middle, then stop the sources.
+
+        Only the task that entered the block can do that.
 
         Returns:
             What ended the block, as ``_stop_sources`` does.
         """
+        if self._loop is None or task_of(self._loop) is not self._task:
+            return exc
         closers: dict[Closer, None] = self.__dict__.pop("closers", {})
         for close in reversed(list(closers)):
             try:
@@ -410,14 +415,15 @@ class Block(Operation):
     ) -> None:
         ended_by: BaseException | None = exc
         leaving: BaseException | None = None
+        loop = self._loop
         try:
-            if self._has_more_to_end() and self._is_left_in_its_task():
+            if self._sources or self.__dict__:
                 ended_by = await self._end_the_rest(exc)
             leaving = self._leave(ended_by)
             if leaving is None and ended_by is not exc:
                 leaving = ended_by
-            elif isinstance(leaving, CancelationError):
-                leaving = await self._let_the_outer_go_first(leaving)
+            elif loop is not None and isinstance(leaving, CancelationError):
+                leaving = await _let_the_outer_go_first(leaving, loop.backend_class)
             if self._callbacks is not None:
                 await self._end(self._callbacks, leaving or ended_by)
             if leaving is not None:
@@ -437,9 +443,10 @@ class Block(Operation):
         if loop is None or scope is None:
             msg = "the block of a Cancelable is left before it was entered"
             raise RuntimeError(msg)
-        if not self._is_left_in_its_task():
+        if task_of(loop) is not self._task:
             return self._leave_astray(scope, exc)
-        self._notice_deadline()
+        if self._deadline != math.inf or self._enclosing is not None or self._parent is not None:
+            self._notice_deadline()
         if exc is None:
             try:
                 scope.__exit__(None, None, None)
@@ -458,9 +465,6 @@ class Block(Operation):
             self._close(OperationStatus.FAILED, self._first_cause(), rest)
             return rest
         return self._settle(exc, is_cancel, is_taken)
-
-    def _is_left_in_its_task(self) -> bool:
-        return self._loop is not None and task_of(self._loop) is self._task
 
     def _settle(self, exc: BaseException, is_cancel: bool, is_taken: bool) -> BaseException | None:
         if is_cancel or isinstance(exc, GeneratorExit):
@@ -506,24 +510,6 @@ class Block(Operation):
             if above._native is self._native:
                 above._deliver_if_due()
 
-    async def _let_the_outer_go_first(self, error: CancelationError) -> BaseException:
-        """Return what leaves: the native cancelation if a scope around is due as well.
-
-        A foreign scope around this block may have a deadline that has passed and that the loop
-        has not noticed. Its cancelation comes within a turn or two of the loop, and would be
-        lost to the code in between if this block's own error went out now.
-        """
-        backend, clock = self._backend, self._clock
-        assert clock is not None
-        if backend.current_effective_deadline() > clock():
-            return error
-        try:
-            for _ in range(TURNS_UNTIL_A_DEADLINE_IS_NOTICED):
-                await checkpoint()
-        except backend.cancelled_exception_class() as native:
-            return native
-        return error
-
     def _leave_astray(
         self, scope: anyio.CancelScope, exc: BaseException | None
     ) -> BaseException | None:
@@ -559,18 +545,34 @@ class Block(Operation):
             _current.set(self._block_around)
         for token in self._tokens:
             token._unlisten(self)
+        if self._children:
+            for child in list(self._children):
+                child._let_go(self)
         if self._parent is not None:
             self._parent._release(self)
-        for child in list(self._children):
-            child._let_go(self)
+        if self._block_around is not None or self._parent is not None:
+            self._forget_the_ended()
+        self._shed()
         if self.keeper is not None:
             self.keeper.left(self)
-        self._scope = self._task = None
-        self._forget_the_ended()
         if self.__dict__:
             self._tell_the_end()
             self._end_progress()
-        self._log_the_end(ending, cause)
+            # The token lives on with those who hold it; it does not need the operation, and
+            # a registry that remembers the operation must not keep its listeners.
+            self.__dict__.pop("token", None)
+        if ending is OperationStatus.CANCELLED or logger.isEnabledFor(DEBUG):
+            self._log_the_end(ending, cause)
+
+    def _shed(self) -> None:
+        """Let go of what only a running block needs; a registry may remember the rest."""
+        self._scope = self._task = self._loop = self._clock = None
+        self._tokens = ()
+        cause = self._end_cause
+        if cause is not None and cause.error is not None:
+            # The error of a source would keep its frames alive as long as the operation.
+            self._end_cause = replace(cause, error=None)
+            self._causes = [self._end_cause]
 
     def _forget_the_ended(self) -> None:
         """Let go of operations around that have ended before.
@@ -597,7 +599,7 @@ class Block(Operation):
             if logger.isEnabledFor(level):
                 text = "operation %s cancelled after %.3f s: %s"
                 logger.log(level, text, self.label, took, cause.label)
-        elif logger.isEnabledFor(DEBUG):
+        else:
             logger.debug("operation %s %s after %.3f s", self.label, ending.value, took)
 
     async def _end(self, callbacks: Callbacks, error: BaseException | None) -> None:
@@ -624,6 +626,25 @@ class Block(Operation):
         name = "" if self._name is None else f" {self._name!r}"
         known = "" if self.known_id is None else f" {self.known_id}"
         return f"<{type(self).__name__}{name}{known} {self.status.value}>"
+
+
+async def _let_the_outer_go_first(
+    error: CancelationError, backend: type[AsyncBackend]
+) -> BaseException:
+    """Return what leaves: the native cancelation if a scope around is due as well.
+
+    A foreign scope around this block may have a deadline that has passed and that the loop has
+    not noticed. Its cancelation comes within a turn or two of the loop, and would be lost to
+    the code in between if this block's own error went out now.
+    """
+    if backend.current_effective_deadline() > backend.current_time():
+        return error
+    try:
+        for _ in range(TURNS_UNTIL_A_DEADLINE_IS_NOTICED):
+            await checkpoint()
+    except backend.cancelled_exception_class() as native:
+        return native
+    return error
 
 
 def _is_cancel(exc: BaseException, native: type[BaseException]) -> bool:

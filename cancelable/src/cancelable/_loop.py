@@ -20,10 +20,6 @@ class _AsyncioLoop(Protocol):
     def time(self) -> float: ...
 
 
-class _AsyncioModule(Protocol):
-    def current_task(self) -> object: ...
-
-
 class _TrioToken(Protocol):
     def run_sync_soon(self, callback: Callable[[], object], /) -> None: ...
 
@@ -37,32 +33,75 @@ class _TrioLowLevel(Protocol):
     def current_task(self) -> object: ...
 
 
-class _TrioModule(Protocol):
-    lowlevel: _TrioLowLevel
+class _Library(Protocol):
+    """What differs between the loop libraries."""
+
+    def current_task(self) -> object: ...
+    def clock(self, native: object) -> Callable[[], float]: ...
+    def call_soon(self, native: object, callback: Callable[[], object]) -> bool: ...
 
 
-def current_loop() -> EventLoopToken:
-    """Return the token of the loop that runs in this thread.
+class _Asyncio:
+    def __init__(self) -> None:
+        # The attribute, and not a method around it, because every block asks twice.
+        self.current_task: Callable[[], object] = sys.modules["asyncio"].current_task
 
-    Raises:
-        anyio.NoEventLoopError: If no supported event loop runs in this thread.
-    """
-    return current_token()
+    def clock(self, native: object) -> Callable[[], float]:
+        loop: _AsyncioLoop = native  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        return loop.time
+
+    def call_soon(self, native: object, callback: Callable[[], object]) -> bool:
+        loop = cast(_AsyncioLoop, native)
+        try:
+            loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            if loop.is_closed():
+                return False
+            raise
+        return True
+
+
+class _Trio:
+    def __init__(self) -> None:
+        self._lowlevel = cast(_TrioLowLevel, sys.modules["trio"].lowlevel)
+        self.current_task: Callable[[], object] = self._lowlevel.current_task
+
+    def clock(self, native: object) -> Callable[[], float]:
+        return self._lowlevel.current_clock().current_time
+
+    def call_soon(self, native: object, callback: Callable[[], object]) -> bool:
+        try:
+            cast(_TrioToken, native).run_sync_soon(callback)
+        except RuntimeError:  # trio.RunFinishedError, the only error of this call
+            return False
+        return True
+
+
+# By anyio's class of the backend. Filled where a loop of it is first seen; a second thread that
+# does so at the same time puts an equal object there.
+_libraries: dict[object, _Library] = {}
+
+
+def _library_of(loop: EventLoopToken) -> _Library:
+    library = _libraries.get(loop.backend_class)
+    if library is None:
+        is_asyncio = hasattr(loop.native_token, "call_soon_threadsafe")
+        library = _libraries[loop.backend_class] = _Asyncio() if is_asyncio else _Trio()
+    return library
+
+
+current_loop = current_token
+"""Return the token of the loop that runs in this thread (anyio's own function)."""
 
 
 def clock_of(loop: EventLoopToken) -> Callable[[], float]:
     """Return the clock of the running *loop*: anyio's time in seconds, readable in any thread."""
-    native = loop.native_token
-    if hasattr(native, "call_soon_threadsafe"):
-        return cast(_AsyncioLoop, native).time
-    return cast(_TrioModule, sys.modules["trio"]).lowlevel.current_clock().current_time
+    return _library_of(loop).clock(loop.native_token)
 
 
 def task_of(loop: EventLoopToken) -> object:
     """Return the task that runs in this thread's *loop*; its identity is all that is promised."""
-    if hasattr(loop.native_token, "call_soon_threadsafe"):
-        return cast(_AsyncioModule, sys.modules["asyncio"]).current_task()
-    return cast(_TrioModule, sys.modules["trio"]).lowlevel.current_task()
+    return _library_of(loop).current_task()
 
 
 def task_is_done(task: object) -> bool:
@@ -84,18 +123,4 @@ def call_soon(loop: EventLoopToken, callback: Callable[[], object]) -> bool:
     Returns:
         False if the loop is closed, in which case nobody is left to tell.
     """
-    native = loop.native_token
-    if not hasattr(native, "call_soon_threadsafe"):
-        try:
-            cast(_TrioToken, native).run_sync_soon(callback)
-        except RuntimeError:  # trio.RunFinishedError, the only error of this call
-            return False
-        return True
-    asyncio_loop = cast(_AsyncioLoop, native)
-    try:
-        asyncio_loop.call_soon_threadsafe(callback)
-    except RuntimeError:
-        if asyncio_loop.is_closed():
-            return False
-        raise
-    return True
+    return _library_of(loop).call_soon(loop.native_token, callback)

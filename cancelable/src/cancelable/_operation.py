@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import anyio
 from anyio.lowlevel import EventLoopToken
@@ -31,10 +31,6 @@ from ._progress import Progress, ProgressUpdate
 from ._reason import CancelationReason
 from ._status import OperationStatus
 from ._token import CancelationToken, set_event
-
-if TYPE_CHECKING:  # anyio.abc brings sockets in, which a program may not need
-    from anyio.abc import AsyncBackend
-
 
 class Keeper(Protocol):
     """What an operation tells the registry that lists it."""
@@ -250,7 +246,7 @@ class Operation(Awaited):
         )
         if self._parent is not None:
             context.parent_id = self._parent.operation_id
-        if self._loop is not None:
+        if self._started_at:
             now = datetime.now(UTC)
             since = time.monotonic() - self._started_at
             context.start_time = now - timedelta(seconds=since)
@@ -363,7 +359,7 @@ class Operation(Awaited):
 
         Those of the operations underneath follow, however deep they are nested.
         """
-        waiting = [self]
+        waiting: list[Operation] = [self]
         while waiting:
             operation = waiting.pop()
             scope = operation._scope
@@ -394,11 +390,6 @@ class Operation(Awaited):
     @property
     def _native(self) -> object:
         return None if self._loop is None else self._loop.native_token
-
-    @property
-    def _backend(self) -> type[AsyncBackend]:
-        assert self._loop is not None
-        return self._loop.backend_class
 
     def _hard_cut(self) -> float:
         """Return when the scope has to end, on the clock of this operation.
@@ -579,7 +570,7 @@ class Operation(Awaited):
         One whose own deadline passed before, unnoticed so far, has that as its cause.
         """
         came = self._deadline if cause.reason is CancelationReason.TIMEOUT else math.inf
-        waiting = [(self, cause, came)]
+        waiting: list[tuple[Operation, Cause, float]] = [(self, cause, came)]
         while waiting:
             above, known, came = waiting.pop()
             below = known.below(above.operation_id)

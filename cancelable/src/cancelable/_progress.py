@@ -92,6 +92,7 @@ class Progress:
             if feed is not None:
                 feed.end()
         self.feeds.clear()
+        self.listeners.clear()
 
     def _call(self, listener: ProgressCallback, update: ProgressUpdate) -> object:
         try:

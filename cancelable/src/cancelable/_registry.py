@@ -71,7 +71,8 @@ class OperationRegistry:
         self._limit = history
         self._live: dict[Operation, bool] = {}
         self._by_id: dict[str, Operation] = {}
-        self._ended: dict[str, OperationContext] = {}
+        self._ended: dict[Operation, None] = {}
+        self._ended_by_id: dict[str, Operation] = {}
         self._observers: tuple[RegistryObserver, ...] = ()
         self._totals = {status: 0 for status in OperationStatus if status.is_terminal}
         # Guards the history and the totals, which change only where an operation ends: never
@@ -170,6 +171,10 @@ class OperationRegistry:
             self._by_id[operation_id] = operation
             if operation.status.is_terminal:
                 self._by_id.pop(operation_id, None)
+        if operation in self._ended:
+            self._ended_by_id[operation_id] = operation
+            if operation not in self._ended:
+                self._ended_by_id.pop(operation_id, None)
 
     def reported(self, operation: Operation) -> None:
         """Pass on that an operation has reported progress."""
@@ -187,15 +192,30 @@ class OperationRegistry:
         keep = self._limit > 0 and (
             operation.keep_completed or status is not OperationStatus.COMPLETED
         )
-        context = operation.context if keep else None
         with self._lock:
             self._totals[status] += 1
-            if context is not None:
-                self._ended[context.id] = context
-                if len(self._ended) > self._limit:
-                    del self._ended[next(iter(self._ended))]
+            if keep:
+                self._remember(operation)
         for observer in self._observers:
             observer.left(operation)
+
+    def _remember(self, operation: Operation) -> None:
+        """Put an operation into the history, and drop the oldest if that is full.
+
+        Its facts are made when somebody asks: most histories are never read.
+        """
+        self._ended[operation] = None
+        known = operation.known_id
+        if known is not None:
+            self._ended_by_id[known] = operation
+        if len(self._ended) > self._limit:
+            self._forget(next(iter(self._ended)))
+
+    def _forget(self, operation: Operation) -> None:
+        del self._ended[operation]
+        known = operation.known_id
+        if known is not None and self._ended_by_id.get(known) is operation:
+            del self._ended_by_id[known]
 
     def add_observer(self, observer: RegistryObserver) -> list[Operation]:
         """Tell somebody what happens here from now on.
@@ -228,9 +248,10 @@ class OperationRegistry:
             metadata: What the operation's metadata must contain (its owner, its tenant); an
                 operation that differs looks unknown.
         """
-        operation = self._by_id.get(operation_id)
-        context = self._ended.get(operation_id) if operation is None else operation.context
-        return context if context is not None and _has(context.metadata, metadata) else None
+        operation = self._by_id.get(operation_id) or self._ended_by_id.get(operation_id)
+        if operation is None or not _has(operation.metadata, metadata):
+            return None
+        return operation.context
 
     def get_operation(self, operation_id: str) -> Operation | None:
         """Return the live operation with this id, or None."""
@@ -282,7 +303,7 @@ class OperationRegistry:
             since = since.replace(tzinfo=UTC)
         found = [
             context
-            for context in list(self._ended.values())
+            for context in [operation.context for operation in list(self._ended)]
             if (status is None or context.status is status)
             and (since is None or (context.end_time is not None and context.end_time >= since))
         ]
@@ -422,19 +443,20 @@ class OperationRegistry:
         before = None if older_than is None else datetime.now(UTC) - older_than
         with self._lock:
             old = [
-                context.id
-                for context in self._ended.values()
-                if not (keep_failed and context.status is OperationStatus.FAILED)
-                and (before is None or context.end_time is None or context.end_time < before)
+                operation
+                for operation in self._ended
+                if not (keep_failed and operation.status is OperationStatus.FAILED)
+                and (before is None or _ended_before(operation, before))
             ]
-            for operation_id in old:
-                del self._ended[operation_id]
+            for operation in old:
+                self._forget(operation)
         return AwaitedCount(len(old))
 
     def clear_history(self) -> None:
         """Forget all operations that have ended, and start counting anew."""
         with self._lock:
             self._ended.clear()
+            self._ended_by_id.clear()
             self._totals = dict.fromkeys(self._totals, 0)
 
     def clear_all(self) -> AwaitedCount:
@@ -493,6 +515,11 @@ def _is_named(name: str | None, pattern: str) -> bool:
     from fnmatch import fnmatchcase  # needed by those who filter so, not by every import
 
     return fnmatchcase(name, pattern)
+
+
+def _ended_before(operation: Operation, moment: datetime) -> bool:
+    ended = operation.context.end_time
+    return ended is None or ended < moment
 
 
 def _has(metadata: Mapping[str, object], wanted: Mapping[str, object] | None) -> bool:

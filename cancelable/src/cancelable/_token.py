@@ -175,7 +175,7 @@ class CancelationToken:
             )
             raise TypeError(msg)
         registration = Registration(self)
-        self._listen(registration, partial(_call_back, callback, self))
+        self._listen(registration, partial(_call_back, callback, weakref.ref(self)))
         return registration
 
     async def wait(self) -> CancelationReason:
@@ -280,12 +280,14 @@ class Registration:
     __slots__ = ("_token",)
 
     def __init__(self, token: CancelationToken) -> None:
-        """Make the handle of a callback on *token*."""
-        self._token = token
+        """Make the handle of a callback on *token*, which it does not keep alive."""
+        self._token = weakref.ref(token)
 
     def unregister(self) -> None:
         """Take the callback away; harmless when it has run or is gone."""
-        self._token._unlisten(self)
+        token = self._token()
+        if token is not None:
+            token._unlisten(self)
 
 
 def checked_token(value: CancelationToken, name: str) -> CancelationToken:
@@ -306,10 +308,13 @@ def checked_token(value: CancelationToken, name: str) -> CancelationToken:
 
 def _call_back(
     callback: Callable[[CancelationToken], object],
-    token: CancelationToken,
+    known: weakref.ref[CancelationToken],
     _cause: Cause,
     _here: object,
 ) -> None:
+    token = known()
+    if token is None:
+        return  # nobody cancels a token that is gone
     try:
         callback(token)
     except Exception:
