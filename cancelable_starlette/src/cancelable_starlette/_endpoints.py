@@ -1,0 +1,269 @@
+"""Settings of one endpoint, and the decorator that gives them to it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import EllipsisType
+from typing import TypeVar, cast, overload
+
+from starlette.concurrency import run_in_threadpool
+from starlette.endpoints import HTTPEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cancelable import CancelationError, CancelationReason
+
+from ._answers import Answers, ResponseHook
+from ._exchange import HTTPExchange, cancelation_in
+from ._request import EXCHANGE_KEY, exchange_of
+from ._serving import Settings, end_as_cancelled, open_exchange, serve
+from ._settings import OnDisconnect, Until, duration, function, one_of
+from ._status import CLIENT_CLOSED_REQUEST, STATUSES
+from ._watchers import watch_alone
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
+Result = TypeVar("Result")
+
+
+@overload
+def with_cancelation(endpoint: Endpoint, /) -> Endpoint: ...
+
+
+@overload
+def with_cancelation(
+    *,
+    timeout: float | timedelta | EllipsisType | None = ...,
+    until: Until = ...,
+    on_disconnect: OnDisconnect | None = ...,
+    response_hook: ResponseHook | None = ...,
+    statuses: Mapping[CancelationReason, int] | None = ...,
+) -> Callable[[Endpoint], Endpoint]: ...
+
+
+def with_cancelation(
+    endpoint: Endpoint | None = None,
+    /,
+    *,
+    timeout: float | timedelta | EllipsisType | None = ...,
+    until: Until = "end",
+    on_disconnect: OnDisconnect | None = None,
+    response_hook: ResponseHook | None = None,
+    statuses: Mapping[CancelationReason, int] | None = None,
+) -> Endpoint | Callable[[Endpoint], Endpoint]:
+    """Answer a cancelation of an endpoint with the status of its reason.
+
+    It works on functions, plain and async, on ``HTTPEndpoint`` classes and on their methods, with
+    and without parentheses. Without the middleware, the endpoint watches its own request until it
+    has returned; a class or a ``CancelableRoute`` does so until the end of the response.
+
+    Args:
+        endpoint: The endpoint, where it is used without parentheses.
+        timeout: Seconds from the start of the request; it replaces the middleware's. None: no
+            timeout at all.
+        until: Whether the timeout counts to the ``"start"`` or to the ``"end"`` of the response.
+        on_disconnect: ``"cancel"`` or ``"continue"`` instead of what the middleware says.
+        response_hook: Makes the response from the reason and the request; plain or async.
+        statuses: The status of each reason; a missing one is a 500.
+
+    Raises:
+        TypeError: If the endpoint cannot be called, or a setting is of the wrong kind.
+        ValueError: If a setting is not above zero, or not among what can be chosen.
+    """
+    settings = EndpointSettings.checked(timeout, until, on_disconnect, response_hook, statuses)
+
+    def decorate(endpoint: Endpoint) -> Endpoint:
+        given: object = endpoint
+        if isinstance(given, type) and issubclass(given, HTTPEndpoint):
+            return cast(Endpoint, _decorated_class(given, settings))
+        if not callable(given) or isinstance(given, (type, BaseRoute)):
+            msg = (
+                "`with_cancelation` decorates a function or an HTTPEndpoint, below the decorator "
+                f"of the route, not {given!r}"
+            )
+            raise TypeError(msg)
+        return cast(Endpoint, _decorated_function(given, settings))
+
+    return decorate if endpoint is None else decorate(endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """Hold what was said about one endpoint; None where nothing was."""
+
+    timeout: float | None
+    until: Until
+    on_disconnect: OnDisconnect | None
+    answers: Answers | None
+
+    @classmethod
+    def checked(
+        cls,
+        timeout: float | timedelta | EllipsisType | None,
+        until: Until,
+        on_disconnect: OnDisconnect | None,
+        response_hook: ResponseHook | None,
+        statuses: Mapping[CancelationReason, int] | None,
+    ) -> EndpointSettings:
+        """Return the settings, or refuse them; see ``with_cancelation``."""
+        one_of(until, "until", ("start", "end"))
+        if on_disconnect is not None:
+            one_of(on_disconnect, "on_disconnect", ("cancel", "continue"))
+        function(response_hook, "response_hook")
+        answers = None
+        if response_hook is not None or statuses is not None:
+            answers = Answers(STATUSES if statuses is None else statuses, response_hook)
+        seconds = None if timeout is ... else duration(timeout, "timeout")
+        return cls(seconds, until, on_disconnect, answers)
+
+    async def apply_to(self, exchange: HTTPExchange) -> None:
+        """Change what the middleware said about a request.
+
+        Args:
+            exchange: The request.
+        """
+        if self.answers is not None:
+            exchange.answers = self.answers
+        if self.on_disconnect is not None:
+            await exchange.follow(self.on_disconnect)
+        if self.timeout is not None:
+            exchange.set_timeout(self.timeout, self.until)
+
+    async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run *app*, from the call to the end of the response, with these settings.
+
+        Args:
+            app: What answers the request.
+            scope: The scope of the request.
+            receive: The ``receive()`` of whoever calls.
+            send: The ``send()`` of whoever calls.
+        """
+        exchange = exchange_of(scope)
+        if exchange is None:
+            await serve(functools.partial(self._serve_in, app), scope, receive, send, Settings())
+        else:
+            await self._serve_in(app, scope, receive, send)
+
+    async def _serve_in(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = exchange_of(scope)
+        assert exchange is not None
+        await self.apply_to(exchange)
+        try:
+            await app(scope, receive, send)
+        except Exception as exc:
+            # Answered here, where no exception handler of the application has seen it yet.
+            error = cancelation_in(exc)
+            if error is None or exchange.started:
+                raise
+            await exchange.answer(scope, error)
+
+    async def call(
+        self, request: Request, function: Callable[[], Awaitable[Result]]
+    ) -> Result | Response:
+        """Call an endpoint's function for a request, and answer if it is cancelled.
+
+        Args:
+            request: The request.
+            function: The function, with its arguments.
+
+        Returns:
+            What the function returned, or the response that says why it was cancelled.
+        """
+        exchange = exchange_of(request.scope)
+        if exchange is None:
+            return await self._call_alone(request, function)
+        await self.apply_to(exchange)
+        try:
+            return await function()
+        except Exception as exc:
+            error = cancelation_in(exc)
+            if error is None:
+                raise
+            return await exchange.answers.make(error.reason, request)
+
+    async def _call_alone(
+        self, request: Request, function: Callable[[], Awaitable[Result]]
+    ) -> Result | Response:
+        scope = request.scope
+        exchange = open_exchange(scope, request.receive, _no_send, Settings())
+        # The function reads through its request, which therefore has to read through us.
+        request._receive = exchange.receive  # pyright: ignore[reportPrivateUsage]
+        results: list[Result | Response] = []
+
+        async def call() -> None:
+            try:
+                async with exchange.operation:
+                    await self.apply_to(exchange)
+                    try:
+                        results.append(await function())
+                    except Exception as exc:
+                        await end_as_cancelled(exchange, exc)
+            except CancelationError as error:
+                results.append(await _response_to(error, exchange, request))
+
+        try:
+            await watch_alone(exchange, call)
+        finally:
+            await exchange.close()
+            del scope[EXCHANGE_KEY]
+        return results[-1]
+
+
+async def _response_to(
+    error: CancelationError, exchange: HTTPExchange, request: Request
+) -> Response:
+    if exchange.left:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return await exchange.answers.make(error.reason, request)
+
+
+async def _no_send(_message: object) -> None:
+    """Send nothing: the response of a function goes out after it has returned."""
+
+
+def _decorated_function(
+    function: Callable[..., object], settings: EndpointSettings
+) -> Callable[..., Awaitable[object]]:
+    is_async = inspect.iscoroutinefunction(function)
+
+    @functools.wraps(function)
+    async def endpoint(*args: object, **kwargs: object) -> object:
+        request = _request_among(args, kwargs, function)
+        call = functools.partial(function, *args, **kwargs)
+        if is_async:
+            return await settings.call(request, cast(Callable[[], Awaitable[object]], call))
+        return await settings.call(request, functools.partial(run_in_threadpool, call))
+
+    return endpoint
+
+
+def _request_among(
+    args: tuple[object, ...], kwargs: dict[str, object], function: Callable[..., object]
+) -> Request:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Request):
+            return value
+    msg = f"`with_cancelation` needs the Request, and {function!r} was called without one"
+    raise TypeError(msg)
+
+
+def _decorated_class(
+    endpoint: type[HTTPEndpoint], settings: EndpointSettings
+) -> type[HTTPEndpoint]:
+    dispatch = endpoint.dispatch
+
+    @functools.wraps(dispatch)
+    async def watched(self: HTTPEndpoint) -> None:
+        async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+            self.receive, self.send = receive, send
+            await dispatch(self)
+
+        await settings.serve(app, self.scope, self.receive, self.send)
+
+    endpoint.dispatch = watched  # type: ignore[method-assign]
+    return endpoint

@@ -1,0 +1,262 @@
+"""One HTTP request and its response, tied to the operation that can be cancelled."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import anyio
+from anyio import current_effective_deadline
+from anyio.lowlevel import checkpoint
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from cancelable import Cancelable, CancelationError, CancelationReason
+
+from ._answers import Answers
+from ._inbox import Inbox
+from ._read_ahead import ReadAhead
+from ._settings import OnDisconnect, Until
+from ._status import CLIENT_CLOSED_REQUEST
+
+logger = logging.getLogger("cancelable.starlette")
+
+CLIENT_LEFT = "the client left"
+"""The message of a cancel that a disconnect caused."""
+
+
+class HTTPExchange(Inbox):
+    """Watch one request, and let its response through as long as that makes sense.
+
+    ``receive`` and ``send`` are what the application gets instead of the server's.
+    """
+
+    started = False
+    """Whether the server has the start of the response."""
+    attempted = False
+    """Whether the start was given to the server, who may have it or not."""
+    on_disconnect: OnDisconnect = "cancel"
+    on_left: Callable[[], object] | None = None
+    """Called when the client left before the response was complete."""
+    answers = Answers()
+    """What the client is told if the request is cancelled."""
+    send_timeout = math.inf
+    _ends_deadline_at_start = True
+    _cap = math.inf
+    _has_trailers = False
+    _released = False
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        operation: Cancelable,
+        read_ahead: ReadAhead,
+    ) -> None:
+        """Tie a request to its operation.
+
+        Args:
+            scope: The scope of the request.
+            receive: The server's ``receive()``.
+            send: The server's ``send()``.
+            operation: What is cancelled when the client leaves.
+            read_ahead: How much of the body may be held.
+        """
+        super().__init__(scope, receive, read_ahead)
+        self.operation = operation
+        self._server_send = send
+
+    async def client_left(self) -> None:
+        """Cancel the operation, or only tell, as the policy says."""
+        if self.on_left is not None:
+            self.on_left()
+        if self.on_disconnect == "cancel":
+            await self.operation.cancel(CancelationReason.DISCONNECT, CLIENT_LEFT)
+
+    async def follow(self, on_disconnect: OnDisconnect) -> None:
+        """Change what becomes of the work when the client leaves, or has left.
+
+        Args:
+            on_disconnect: What becomes of it.
+        """
+        self.on_disconnect = on_disconnect
+        self.hides_disconnect = on_disconnect == "continue"
+        if on_disconnect == "cancel" and self.left and not self.complete:
+            await self.operation.cancel(CancelationReason.DISCONNECT, CLIENT_LEFT)
+
+    def set_timeout(self, seconds: float, until: Until) -> None:
+        """Replace the timeout; it counts from the call of the server.
+
+        Args:
+            seconds: Seconds from the start of the request; infinity for none.
+            until: Whether it counts to the start or the end of the response.
+        """
+        if until == "start" and self.started:
+            seconds = math.inf
+        self._ends_deadline_at_start = until == "start"
+        self.operation.deadline = self._began_at() + min(seconds, self._cap)
+
+    def cap_timeout(self, seconds: float) -> None:
+        """Let no timeout, also none that is set later, be longer than *seconds*."""
+        self._cap = seconds
+        self.shorten_timeout(seconds)
+
+    def shorten_timeout(self, seconds: float) -> None:
+        """Make the timeout *seconds* from the start of the request if it was longer."""
+        if seconds != math.inf and not self.started:
+            deadline = self._began_at() + seconds
+            self.operation.deadline = min(self.operation.deadline, deadline)
+
+    def _began_at(self) -> float:
+        return anyio.current_time() - (self.operation.context.duration_seconds or 0.0)
+
+    # -- for the application -------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Pass a message of the response on to the server, or drop it.
+
+        When the operation has been cut, the first send of a response that has started returns
+        at once, and later ones are checkpoints. So the cancel does not surface here, where a
+        generator that is being streamed would stay suspended at its ``yield`` until it is
+        collected, but in the generator itself.
+        """
+        if self.operation.cancel_requested or self.left:
+            if not await self._may_pass():
+                return
+        try:
+            if self.send_timeout == math.inf:
+                await self.pass_on(message)
+            else:
+                await self._pass_on_in_time(message)
+        except anyio.get_cancelled_exc_class():
+            if not (self.started and self._is_cut() and self._release()):
+                raise
+        except OSError as exc:
+            # The ASGI specification (HTTP, from version 2.4) lets a server say so that the
+            # client is gone. An error of the file system, which a middleware may meet, has a
+            # number; a timeout of an operation is an OSError as well.
+            if isinstance(exc, TimeoutError) or not _is_of_a_connection(exc):
+                raise
+            await self._leave()
+
+    async def _may_pass(self) -> bool:
+        if self.complete:
+            return True
+        if self.left:
+            # Nobody reads this any more. A loop that only sends still has to give way.
+            if not self._is_cut() or not self._release():
+                await checkpoint()
+            return False
+        if self._is_cut():
+            if not self._release():
+                await checkpoint()
+            return False
+        return True
+
+    def _is_cut(self) -> bool:
+        """Return whether the operation's cancel has reached the calling task.
+
+        It has not in a time of grace or in a shield; there a handler may still say something.
+        """
+        return self.operation.cancel_requested and current_effective_deadline() == -math.inf
+
+    def _release(self) -> bool:
+        """Return True the first time after the start of the response."""
+        is_first = self.started and not self._released
+        self._released = self._released or is_first
+        return is_first
+
+    async def _pass_on_in_time(self, message: Message) -> None:
+        with anyio.move_on_after(self.send_timeout) as scope:
+            await self.pass_on(message)
+        if scope.cancelled_caught and not self.complete:
+            text = f"the client took nothing for {self.send_timeout} s"
+            await self.operation.cancel(CancelationReason.TIMEOUT, text)
+
+    async def pass_on(self, message: Message) -> None:
+        """Give a message to the server and keep the books of the response.
+
+        Args:
+            message: A message of the ASGI specification's HTTP part; others pass untouched.
+        """
+        kind = message["type"]
+        if kind == "http.response.start":
+            await self._pass_on_start(message)
+            return
+        if self._is_last(kind, message):
+            self.operation.deadline = math.inf
+            self.finish()
+        await self._server_send(message)
+
+    async def _pass_on_start(self, message: Message) -> None:
+        self.attempted = True
+        self._has_trailers = bool(message.get("trailers", False))
+        if self._ends_deadline_at_start:
+            self.operation.deadline = math.inf
+        await self._server_send(message)
+        self.started = True
+        self.invite()
+
+    def _is_last(self, kind: str, message: Message) -> bool:
+        if kind in ("http.response.body", "http.response.zerocopysend"):
+            return not self._has_trailers and not message.get("more_body", False)
+        if kind == "http.response.trailers":
+            return not message.get("more_trailers", False)
+        return kind == "http.response.pathsend" and not self._has_trailers
+
+    # -- the end -------------------------------------------------------------------------
+
+    async def answer(self, scope: Scope, error: CancelationError) -> None:
+        """End the response of a request whose operation was cancelled.
+
+        A response that has started is left as it is: the server breaks it off, so that it does
+        not look complete.
+
+        Args:
+            scope: The scope of the request.
+            error: Why it was cancelled.
+        """
+        if self.started or self.complete:
+            return
+        if self.left:
+            # The server ignores it. A BaseHTTPMiddleware around us would raise without it, since
+            # its application has returned no response.
+            response = Response(status_code=CLIENT_CLOSED_REQUEST)
+        else:
+            response = await self.answers.make(error.reason, Request(scope, self.receive))
+        try:
+            await response(scope, self.receive, self._send_answer)
+        except Exception:
+            # The server may have a start already: of a send that was cancelled nobody knows. And
+            # the client may have left meanwhile.
+            logger.debug("the server refused the response of a cancelled request", exc_info=True)
+
+    async def _send_answer(self, message: Message) -> None:
+        if self._head["method"] == "HEAD" and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self.pass_on(message)
+
+
+def _is_of_a_connection(error: OSError) -> bool:
+    return isinstance(error, ConnectionError) or error.errno is None
+
+
+def cancelation_in(error: BaseException) -> CancelationError | None:
+    """Return the cancelation that *error* is, or that a framework made it of.
+
+    Starlette raises a ``RuntimeError`` from a handled error if the response has started; a task
+    group in a handler puts a lone error into a group.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, CancelationError):
+            return seen
+        if isinstance(seen, BaseExceptionGroup):
+            group: BaseExceptionGroup[BaseException] = seen
+            seen = group.exceptions[0] if len(group.exceptions) == 1 else None
+        else:
+            seen = seen.__cause__
+    return None

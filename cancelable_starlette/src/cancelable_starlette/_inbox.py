@@ -1,0 +1,335 @@
+"""The messages of one HTTP request: one reader, nothing lost, and a disconnect that is kept.
+
+This room knows ASGI messages and nothing of operations; the design note ``0002`` says why it reads
+as it does. What it does otherwise than the server behind it, on purpose:
+
+- A disconnect is answered to every later read, where some servers say it once and then block.
+- Body that was read before the client left is delivered before the disconnect, where one server
+  throws it away.
+- A read in a scope that is cancelled already never reaches the server: it is a look.
+- Body that arrives after the response is complete is thrown away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import anyio
+from anyio import current_effective_deadline
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from starlette.types import Message, Receive, Scope
+
+from ._head import expects_continue, may_have_body
+from ._read_ahead import PER_MESSAGE, ReadAhead
+
+RETRY = 0.05
+"""Seconds after which a watcher that the bound in total stopped looks whether there is room."""
+
+STOP_LIMIT = 1.0
+"""Seconds that the end of a request waits for a server's ``receive()`` to take a cancel."""
+
+
+class Watcher(Protocol):
+    """Who runs the task that reads for a request."""
+
+    def spawn(self, read: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Start the task; return False if it cannot be started any more."""
+        ...
+
+
+class Inbox:
+    """Read the messages of one request, for the application and to notice that the client left.
+
+    All calls belong to the loop of the request.
+    """
+
+    # Most requests end before anybody watches them: what they do not need is set here once for
+    # all of them.
+    left = False
+    """Whether the client has left, or the server has said so of a finished response."""
+    complete = False
+    """Whether the response is complete, so that a disconnect is none."""
+    hides_disconnect = False
+    """Whether reads wait for the end of the response instead of telling of a disconnect."""
+    watcher: Watcher | None = None
+    """Who runs the task that reads; None until the request is known to one."""
+    _messages: deque[Message] | None = None
+    _held = 0
+    _watched = False
+    _reading = False  # the application itself waits in the server's receive()
+    _pumping = False  # a task of the watcher does
+    _pump_scope: anyio.CancelScope | None = None
+    _pump_ended: anyio.Event | None = None
+    _failure: BaseException | None = None
+    _waiting_reads = 0
+    _news: anyio.Event | None = None
+    _room: anyio.Event | None = None
+    _body_has_ended = False
+    _invited = False
+    _closed = False
+
+    def __init__(self, scope: Scope, receive: Receive, read_ahead: ReadAhead) -> None:
+        """Stand in front of a server's ``receive()``.
+
+        Args:
+            scope: The scope of the request.
+            receive: The server's own.
+            read_ahead: How much may be held.
+        """
+        self._head = {key: scope[key] for key in ("method", "headers")}
+        self._head["http_version"] = scope.get("http_version", "1.1")
+        self._server_receive = receive
+        self._read_ahead = read_ahead
+
+    async def client_left(self) -> None:
+        """Learn that the client left before the response was complete; called once."""
+
+    # -- for the application -------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """Give the application its next message.
+
+        Cancelling a read loses nothing once the request is watched.
+        """
+        if current_effective_deadline() == -math.inf:
+            return await self._look()
+        self._invited = True
+        while True:
+            if self._messages:
+                return self._take()
+            if self.left:
+                return await self._answer_left()
+            if self._failure is not None:
+                raise self._hand_over_failure()
+            if self._reading or self._pumping:
+                await self._wait_for_news()
+            elif not (self._watched and self._start_pump()):
+                message = await self._read()
+                if message is not None:
+                    return message
+
+    async def _look(self) -> Message:
+        """Answer a read that does not wait.
+
+        Starlette asks ``is_disconnected()`` with a read in a scope that was cancelled before. On
+        one backend such a read would take a message from the server and throw it away, on the
+        other it would never get one.
+        """
+        while not self.left:
+            self.watch()
+            await checkpoint()
+        return {"type": "http.disconnect"}
+
+    async def _read(self) -> Message | None:
+        """Read from the server in the application's task; None if the client has left."""
+        self._reading = True
+        try:
+            message = await self._server_receive()
+        except BaseException:
+            # The application may cancel its own read and go on.
+            self._reading = False
+            self._read_is_over()
+            raise
+        self._reading = False
+        if message["type"] == "http.disconnect":
+            await self._leave()
+            return None
+        self._note(message)
+        self._read_is_over()
+        return message
+
+    def _read_is_over(self) -> None:
+        """Let the next one read: the watcher if the request came of age meanwhile."""
+        if self._watched:
+            self._start_pump()
+        self._notify()
+
+    def _take(self) -> Message:
+        assert self._messages
+        message = self._messages.popleft()
+        self._hold(-_size(message))
+        self._make_room()
+        return message
+
+    async def _answer_left(self) -> Message:
+        """Tell of the disconnect whoever is not stopped by it.
+
+        The cancel that came with the disconnect goes first: a handler in the middle of a body
+        would otherwise see an error of its read and take it for its own. What is left over are
+        shielded reads, reads in a time of grace, and tasks outside of the request's scope.
+        """
+        await checkpoint_if_cancelled()
+        while self.hides_disconnect and not self.complete:
+            if not self._body_has_ended:
+                if may_have_body(self._head):
+                    break  # the rest of this body will never come, and waiting would not end
+                self._body_has_ended = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await self._wait_for_news()
+        return {"type": "http.disconnect"}
+
+    def _hand_over_failure(self) -> BaseException:
+        failure, self._failure = self._failure, None
+        assert failure is not None
+        return failure
+
+    # -- for the middleware --------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Have the watcher read from now on, or as soon as the application's own read ends."""
+        self._watched = True
+        if not self._reading and not self._pumping:
+            self._start_pump()
+
+    def invite(self) -> None:
+        """Allow reading although the client waits for ``100 Continue``: a response has begun."""
+        self._invited = True
+        if self._watched and not self._reading and not self._pumping:
+            self._start_pump()
+
+    def finish(self) -> None:
+        """Take note that the response is about to be complete.
+
+        Call it before the server sees the last message: all servers answer with a disconnect as
+        soon as they have it, some from within that ``send()``. If there may be body that nobody
+        has read, somebody must read it: one server waits in that ``send()`` for its queue.
+        """
+        self.complete = True
+        if not self._body_has_ended and may_have_body(self._head):
+            self.watch()
+        self._make_room()
+        self._notify()
+
+    async def close(self) -> None:
+        """Stop reading: the application has returned.
+
+        When this returns, no task of ours is in the server's ``receive()``.
+        """
+        self._closed = True
+        if self._pump_scope is not None and self._pump_ended is not None:
+            self._pump_scope.cancel()
+            deadline = anyio.current_time() + STOP_LIMIT
+            with anyio.CancelScope(deadline=deadline, shield=True):
+                await self._pump_ended.wait()
+        if self._held:
+            self._hold(-self._held)
+
+    # -- the watcher's task --------------------------------------------------------------
+
+    def _start_pump(self) -> bool:
+        """Start the task that reads, if there is something to read and somebody to run it."""
+        if self.left or self._closed or self._failure is not None:
+            return False
+        if self.complete and (self._body_has_ended or not may_have_body(self._head)):
+            return False
+        if not self._invited and expects_continue(self._head["headers"]):
+            return False
+        self._pump_scope, self._pump_ended = anyio.CancelScope(), anyio.Event()
+        # Set before the task starts: an eager one may have ended when spawn() returns.
+        self._pumping = True
+        if self.watcher is not None and self.watcher.spawn(self._pump):
+            return True
+        self._pumping = False
+        self._pump_scope = None
+        return False
+
+    async def _pump(self) -> None:
+        assert self._pump_scope is not None
+        assert self._pump_ended is not None
+        try:
+            with self._pump_scope:
+                await self._read_until_left()
+        except Exception as exc:
+            self._failure = exc
+        except anyio.get_cancelled_exc_class() as exc:
+            # Either the whole service ends, or the server's receive() raised this although
+            # nobody had cancelled it; then it is for the application, as without us.
+            if current_effective_deadline() == -math.inf:
+                raise
+            self._failure = exc
+        finally:
+            self._pumping = False
+            self._pump_scope = None
+            self._pump_ended.set()
+            self._notify()
+
+    async def _read_until_left(self) -> None:
+        while not self._closed:
+            while not self._has_room():
+                await self._wait_for_room()
+            message = await self._server_receive()
+            if message["type"] == "http.disconnect":
+                await self._leave()
+                return
+            self._note(message)
+            if not self.complete:
+                self._keep(message)
+
+    async def _leave(self) -> None:
+        """Latch the disconnect: cancel first, then wake those who wait for a message.
+
+        In this order a read that waits is cancelled and not answered, on both backends.
+        """
+        self.left = True
+        if not self.complete:
+            await self.client_left()
+        self._notify()
+
+    def _note(self, message: Message) -> None:
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self._body_has_ended = True
+
+    def _keep(self, message: Message) -> None:
+        if self._messages is None:
+            self._messages = deque()
+        self._messages.append(message)
+        self._hold(_size(message))
+        self._notify()
+
+    # -- bounds and waking ---------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        if self.complete or (self._waiting_reads and not self._messages):
+            return True
+        return self._held < self._read_ahead.per_request and not self._read_ahead.is_full
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the application has taken something, or wants to.
+
+        Room in total is made by requests in other tasks and other loops, so that is looked for.
+        """
+        self._room = anyio.Event()
+        limit = RETRY if self._held < self._read_ahead.per_request else None
+        with anyio.move_on_after(limit):
+            await self._room.wait()
+        self._room = None
+
+    def _make_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._read_ahead.hold(size)
+
+    async def _wait_for_news(self) -> None:
+        if self._news is None:
+            self._news = anyio.Event()
+        self._waiting_reads += 1
+        self._make_room()
+        try:
+            await self._news.wait()
+        finally:
+            self._waiting_reads -= 1
+
+    def _notify(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+
+def _size(message: Message) -> int:
+    return len(message.get("body", b"")) + PER_MESSAGE

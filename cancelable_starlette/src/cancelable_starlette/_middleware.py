@@ -1,0 +1,151 @@
+"""The middleware that cancels the work of a request whose client has left or whose time is up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
+
+from anyio.abc import TaskGroup
+from anyio.lowlevel import current_token
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cancelable import CancelationReason, StatusCallback
+
+from ._answers import Answers, ResponseHook
+from ._exchange import HTTPExchange
+from ._read_ahead import IN_TOTAL, PER_REQUEST, ReadAhead
+from ._request import EXCHANGE_KEY
+from ._serving import Settings, serve
+from ._settings import OnDisconnect, duration, function, one_of, size
+from ._status import STATUSES
+from ._watchers import WatcherService, run_beside
+
+
+class RequestCancelationMiddleware:
+    """Cancel the handler of a request when its client leaves or its time is up.
+
+    Handlers need no change and poll nothing: what they await is cancelled, their ``finally``
+    blocks run, and a ``Cancelable`` that they enter becomes a child of the request's operation.
+    A healthy request passes unchanged.
+
+    The middleware is pure ASGI and may stand anywhere in a stack. Around it, a
+    ``BaseHTTPMiddleware`` hides nothing from it; under it, none hides anything from a handler.
+    An application that is cancelled ends without an exception for the server.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        default_timeout: float | timedelta | None = None,
+        *,
+        on_disconnect: OnDisconnect = "cancel",
+        predicate: Callable[[Scope], bool] | None = None,
+        methods: Collection[str] | None = None,
+        grace: float | timedelta | None = None,
+        send_timeout: float | timedelta | None = None,
+        deadline_header: str | None = None,
+        response_hook: ResponseHook | None = None,
+        statuses: Mapping[CancelationReason, int] | None = None,
+        on_cancel: StatusCallback | None = None,
+        read_ahead_per_request: int = PER_REQUEST,
+        read_ahead_in_total: int = IN_TOTAL,
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The ASGI application.
+            default_timeout: Seconds from the call of the server to the start of the response; then
+                the answer is a 504. A route's own ``timeout=`` replaces it.
+            on_disconnect: ``"cancel"`` cancels the work of a client that left; ``"continue"`` lets
+                it end, and hides the disconnect from reads until the response is complete.
+            predicate: Called with the scope of a request; a request for which it is false passes
+                untouched.
+            methods: The methods of requests that are watched; None for all.
+            grace: Seconds that a handler may run on after it was asked to stop.
+            send_timeout: Seconds that one ``send()`` may wait for a client that does not read.
+            deadline_header: The name of a request header with the seconds that the client will
+                wait (``ms`` behind the number: milliseconds). It may shorten a timeout and never
+                extends it. It is untrusted input, so it is off by default.
+            response_hook: Makes the response of a cancelled request from the reason and the
+                request; plain or async.
+            statuses: The status of each reason instead of ``STATUSES``; a missing one is a 500.
+            on_cancel: Called with the facts of each request that was cancelled, for metrics; plain
+                or async.
+            read_ahead_per_request: Bytes of an unread body that may be held for one request. Behind
+                more than that, a client that leaves is not seen until the handler reads.
+            read_ahead_in_total: The same for all requests of this middleware together.
+
+        Raises:
+            TypeError: If the application or a callback cannot be called, or a setting is of the
+                wrong kind.
+            ValueError: If a setting is not above zero, or not finite.
+        """
+        if not callable(app):
+            msg = f"`app` must be an ASGI application, not {app!r}"
+            raise TypeError(msg)
+        one_of(on_disconnect, "on_disconnect", ("cancel", "continue"))
+        function(predicate, "predicate")
+        function(response_hook, "response_hook")
+        function(on_cancel, "on_cancel")
+        self.app = app
+        self._predicate = predicate
+        self._methods = None if methods is None else frozenset(m.upper() for m in methods)
+        self._settings = Settings(
+            timeout=duration(default_timeout, "default_timeout"),
+            on_disconnect=on_disconnect,
+            grace=0.0 if grace is None else duration(grace, "grace"),
+            send_timeout=duration(send_timeout, "send_timeout"),
+            deadline_header=None if deadline_header is None else deadline_header.lower().encode(),
+            answers=Answers(STATUSES if statuses is None else statuses, response_hook),
+            on_cancel=on_cancel,
+            read_ahead=ReadAhead(
+                size(read_ahead_per_request, "read_ahead_per_request"),
+                size(read_ahead_in_total, "read_ahead_in_total"),
+            ),
+        )
+        # By the loop that runs the lifespan. One process may have several.
+        self._services: dict[object, WatcherService] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or pass on what is none."""
+        kind = scope["type"]
+        if kind == "http" and self._applies_to(scope):
+            outer: HTTPExchange | None = scope.get(EXCHANGE_KEY)
+            if outer is None:
+                service = None
+                if self._services:
+                    service = self._services.get(current_token().native_token)
+                await serve(self.app, scope, receive, send, self._settings, service)
+                return
+            # A second middleware of this kind adds nothing but its timeout.
+            outer.shorten_timeout(self._settings.timeout)
+        if kind == "lifespan":
+            await self._serve_lifespan(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _applies_to(self, scope: Scope) -> bool:
+        if self._methods is not None and scope["method"] not in self._methods:
+            return False
+        return self._predicate is None or bool(self._predicate(scope))
+
+    async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Keep the service of this loop open for as long as the application's lifespan."""
+        loop = current_token().native_token
+        if loop in self._services:
+            await self.app(scope, receive, send)
+            return
+
+        def start(tasks: TaskGroup) -> None:
+            service = WatcherService(tasks)
+            self._services[loop] = service
+            tasks.start_soon(service.run)
+
+        async def serve() -> None:
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                # Before the tasks end: a request that comes now watches itself.
+                del self._services[loop]
+
+        await run_beside(start, serve)

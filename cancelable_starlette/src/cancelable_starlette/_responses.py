@@ -1,0 +1,294 @@
+"""A streamed response whose source is always closed, and that says why it was cut."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
+from time import monotonic
+from typing import TypeAlias, TypeVarTuple, Unpack
+
+import anyio
+from anyio.lowlevel import checkpoint
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from cancelable import CancelationError, CancelationReason
+
+from ._chain import close_chain
+from ._exchange import HTTPExchange
+from ._request import exchange_of
+from ._serving import Settings, serve
+from ._settings import duration, function
+from ._sse import EVENT_STREAM, ends_an_event, last_event
+
+logger = logging.getLogger("cancelable.starlette")
+
+Chunk: TypeAlias = str | bytes | memoryview
+Content: TypeAlias = AsyncIterable[Chunk] | Iterable[Chunk]
+
+Args = TypeVarTuple("Args")
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that the cleanup of a source may take unless it is said otherwise."""
+
+GIVE_WAY = 0.005
+"""Seconds after which a stream that never waited lets others run."""
+
+
+class CancelableStreamingResponse(StreamingResponse):
+    """Stream a response, and close its source in the task that iterated it, whatever happens.
+
+    The source is cancelled as soon as the request is, also while it waits for something, and is
+    closed with all that it iterates before the request ends. It may hold ``async with`` blocks
+    across its ``yield``. Under the middleware the client is watched there; without it the response
+    watches its own request.
+    """
+
+    media_type = EVENT_STREAM
+
+    def __init__(
+        self,
+        content: Content,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        background: BackgroundTask | None = None,
+        *,
+        on_close: Callable[[], object] | None = None,
+        send_timeout: float | timedelta | None = None,
+        close_timeout: float | timedelta = CLOSE_TIMEOUT,
+    ) -> None:
+        """Make a response of what a source gives.
+
+        Args:
+            content: The source: an async iterator or iterable, or a plain one, which is then
+                iterated in a worker thread and never closed while it runs.
+            status_code: The status.
+            headers: More headers.
+            media_type: The media type; ``text/event-stream`` unless it is given.
+            background: What to run after the response, if that was completed.
+            on_close: Called when the stream is over, also if it never began; plain or async.
+            send_timeout: Seconds that the client may take nothing.
+            close_timeout: Seconds that the cleanup of the source may take.
+
+        Raises:
+            TypeError: If the content cannot be iterated, or a setting is of the wrong kind.
+            ValueError: If a setting is not above zero, or not finite.
+        """
+        if not isinstance(content, (AsyncIterable, Iterable)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            msg = f"`content` must be an async or plain iterable, not {content!r}"
+            raise TypeError(msg)
+        function(on_close, "on_close")
+        self._send_timeout = duration(send_timeout, "send_timeout")
+        self._close_timeout = duration(close_timeout, "close_timeout")
+        self._on_close = on_close
+        self._plain_source: object = None
+        if not isinstance(content, AsyncIterable):
+            # Starlette would iterate the iterable anew; here it has to be known to be closed.
+            self._plain_source = content = iter(content)
+        super().__init__(content, status_code, headers, media_type, background)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        if scope["type"] == "websocket":
+            send = self._wrap_websocket_denial_send(send)
+        elif exchange_of(scope) is None:
+            await serve(self._respond, scope, receive, send, Settings())
+            return
+        await self._respond(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _Stream(self, exchange_of(scope), send).run()
+        if self.background is not None:
+            await self.background()
+
+    # -- what a stream asks ----------------------------------------------------------------
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The seconds for one send and for the cleanup."""
+        return self._send_timeout, self._close_timeout
+
+    @property
+    def takes_last_event(self) -> bool:
+        """Whether a last event may be added: the stream is one of events, and in plain text."""
+        kind = self.headers.get("content-type", "")
+        return kind.startswith(EVENT_STREAM) and "content-encoding" not in self.headers
+
+    async def close_plain_source(self) -> None:
+        """Close a generator that is no async one; no thread is in it any more."""
+        close = getattr(self._plain_source, "close", None)
+        if close is not None:
+            await run_in_threadpool(close)
+
+    async def call_on_close(self) -> None:
+        """Call the callback of the user."""
+        if self._on_close is not None:
+            answer = self._on_close()
+            if inspect.isawaitable(answer):
+                await answer
+
+
+def cancelable_streaming_response(
+    generator: Content,
+    *,
+    status_code: int = 200,
+    headers: Mapping[str, str] | None = None,
+    media_type: str = EVENT_STREAM,
+    background: BackgroundTask | None = None,
+    on_close: Callable[[], object] | None = None,
+    send_timeout: float | timedelta | None = None,
+    close_timeout: float | timedelta = CLOSE_TIMEOUT,
+) -> CancelableStreamingResponse:
+    """Stream what a generator yields until it ends or the request is cancelled.
+
+    Args:
+        generator: The source; see ``CancelableStreamingResponse``, as for the others.
+        status_code: The status.
+        headers: More headers.
+        media_type: The media type.
+        background: What to run after a completed response.
+        on_close: Called when the stream is over, also if it never began; plain or async.
+        send_timeout: Seconds that the client may take nothing.
+        close_timeout: Seconds that the cleanup of the source may take.
+
+    Raises:
+        TypeError: If the generator cannot be iterated, or a setting is of the wrong kind.
+        ValueError: If a setting is not above zero, or not finite.
+    """
+    return CancelableStreamingResponse(
+        generator,
+        status_code,
+        headers,
+        media_type,
+        background,
+        on_close=on_close,
+        send_timeout=send_timeout,
+        close_timeout=close_timeout,
+    )
+
+
+class _Stream:
+    """One run of a response.
+
+    Two scopes are open from before the first step to after the last. A source may hold scopes of
+    its own across its ``yield``; a scope that were opened later would lie on top of those, and
+    leaving them first would break the stack. So closing the source turns the inner scope into a
+    shield with a deadline. The outer one bounds a send: a scope that is cancelled shields nothing.
+    """
+
+    def __init__(
+        self, response: CancelableStreamingResponse, exchange: HTTPExchange | None, send: Send
+    ) -> None:
+        self._response = response
+        self._exchange = exchange
+        self._send = send
+        self._send_timeout, self._close_timeout = response.limits
+        self._source = aiter(response.body_iterator)
+        self._send_limit = anyio.CancelScope()
+        self._shield = anyio.CancelScope()
+        self._tail: bytes | memoryview = b""
+
+    async def run(self) -> None:
+        """Send all of it, or as much as there is time for.
+
+        Raises:
+            BaseException: What the source raised, or the native cancelation.
+        """
+        with self._send_limit:
+            with self._shield:
+                try:
+                    await self._send_all()
+                except BaseException as exc:
+                    await self._break_off(exc)
+                    raise
+                await self._close(None)
+        if self._send_limit.cancelled_caught and self._exchange is not None:
+            message = f"the client took nothing for {self._send_timeout} s"
+            await self._exchange.operation.cancel(CancelationReason.TIMEOUT, message, grace=0)
+            await checkpoint()
+
+    async def _send_all(self) -> None:
+        response, send = self._response, self._send
+        start = {"status": response.status_code, "headers": response.raw_headers}
+        await send({"type": "http.response.start", **start})
+        waited_at = monotonic()
+        async for chunk in self._source:
+            data = chunk.encode(response.charset) if isinstance(chunk, str) else chunk
+            self._tail = data if len(data) >= 4 else bytes(self._tail[-4:]) + data
+            await self._send_body(data, more=True)
+            now = monotonic()
+            if now - waited_at > GIVE_WAY:
+                # Neither the source nor the server may have waited for anything. Whoever is to
+                # notice that the client left needs a turn of the loop.
+                await checkpoint()
+                waited_at = monotonic()
+        await self._send_body(b"", more=False)
+
+    async def _send_body(self, data: bytes | memoryview, *, more: bool) -> None:
+        if self._send_timeout != math.inf:
+            self._send_limit.deadline = anyio.current_time() + self._send_timeout
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        if self._send_timeout != math.inf:
+            self._send_limit.deadline = math.inf
+
+    async def _break_off(self, failure: BaseException) -> None:
+        """Close the source of a stream that cannot go on, and say why if that can be said."""
+        self._send_limit.deadline = math.inf
+        await self._close(failure)
+        reason = self._reason_of(failure)
+        if reason is None or self._send_limit.cancel_called or self._shield.cancel_called:
+            return
+        if self._response.takes_last_event and ends_an_event(bytes(self._tail[-4:])):
+            await self._in_shield(self._send_last_event, reason)
+
+    def _reason_of(self, failure: BaseException) -> CancelationReason | None:
+        """Return why the stream was cancelled, if there is a client to tell."""
+        if isinstance(failure, CancelationError):
+            reason: CancelationReason | None = failure.reason
+        elif isinstance(failure, anyio.get_cancelled_exc_class()) and self._exchange is not None:
+            reason = self._exchange.operation.cancel_reason
+        else:
+            return None
+        is_gone = self._exchange is not None and self._exchange.left
+        return None if is_gone or reason is CancelationReason.DISCONNECT else reason
+
+    async def _send_last_event(self, reason: CancelationReason) -> None:
+        await self._send_body(last_event(reason), more=True)
+        await self._send_body(b"", more=False)
+
+    async def _close(self, failure: BaseException | None) -> None:
+        """Close what was streamed, and tell the user, each within the time for a cleanup."""
+        is_cancel = isinstance(failure, anyio.get_cancelled_exc_class())
+        try:
+            await self._in_shield(close_chain, self._source, failure if is_cancel else None)
+        finally:
+            try:
+                await self._in_shield(self._response.close_plain_source)
+            finally:
+                await self._in_shield(self._response.call_on_close)
+
+    async def _in_shield(
+        self, cleanup: Callable[[Unpack[Args]], Awaitable[None]], *args: Unpack[Args]
+    ) -> None:
+        shield = self._shield
+        shield.deadline = anyio.current_time() + self._close_timeout
+        shield.shield = True
+        try:
+            await cleanup(*args)
+        except anyio.get_cancelled_exc_class():
+            if not shield.cancel_called:
+                raise  # asyncio's own task.cancel(), which cuts through every shield
+            logger.warning(
+                "the cleanup of a streamed response did not end within %s s, and was cut: %r",
+                self._close_timeout,
+                self._source,
+            )
+        finally:
+            shield.shield = False
+            shield.deadline = math.inf

@@ -1,0 +1,123 @@
+"""Who watches requests: one service for a loop, or where there is none, each request its own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ._inbox import Inbox
+
+TICK = 0.005
+"""Seconds of age at which a request is watched; the service may take one tick longer."""
+
+
+class WatcherService:
+    """Watch the requests of one event loop that live long enough to be worth it.
+
+    A request costs one step into a set and one out of it. The service ticks while there are
+    requests; a request that is still there after a whole tick is watched from then on.
+    """
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        """Make a service that watches nothing yet.
+
+        Args:
+            tasks: The group in whose tasks it reads; it must stay open as long as the service.
+        """
+        self._tasks = tasks
+        self._young: set[Inbox] = set()
+        self._older: set[Inbox] = set()
+        self._work: anyio.Event | None = None
+        self._closed = False
+
+    def enter(self, inbox: Inbox) -> None:
+        """Take in a request that begins."""
+        inbox.watcher = self
+        self._young.add(inbox)
+        if self._work is not None:
+            self._work.set()
+            self._work = None
+
+    def leave(self, inbox: Inbox) -> None:
+        """Let a request go."""
+        self._young.discard(inbox)
+        self._older.discard(inbox)
+
+    def spawn(self, read: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Start a task that reads; return False when the service has ended."""
+        if not self._closed:
+            self._tasks.start_soon(read)
+        return not self._closed
+
+    async def run(self) -> None:
+        """Watch until the task is cancelled."""
+        try:
+            while True:
+                if not self._young and not self._older:
+                    self._work = anyio.Event()
+                    await self._work.wait()
+                await anyio.sleep(TICK)
+                of_age, self._older, self._young = self._older, self._young, set()
+                for inbox in of_age:
+                    inbox.watch()
+        finally:
+            self._closed = True
+
+
+class OwnWatcher:
+    """Watch one request from a task group of its own."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        """Make a watcher in *tasks*."""
+        self._tasks = tasks
+
+    def spawn(self, read: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Start a task that reads."""
+        self._tasks.start_soon(read)
+        return True
+
+
+async def watch_alone(inbox: Inbox, body: Callable[[], Awaitable[None]]) -> None:
+    """Run *body* and meanwhile watch its request, without any service.
+
+    Args:
+        inbox: The messages of the request.
+        body: What handles the request. What it raises leaves as it was raised.
+    """
+
+    def start(tasks: TaskGroup) -> None:
+        inbox.watcher = OwnWatcher(tasks)
+        tasks.start_soon(_watch_when_older, inbox)
+
+    await run_beside(start, body)
+
+
+async def _watch_when_older(inbox: Inbox) -> None:
+    await anyio.sleep(TICK)
+    inbox.watch()
+
+
+async def run_beside(
+    start: Callable[[TaskGroup], None], body: Callable[[], Awaitable[None]]
+) -> None:
+    """Run *body* in this task, beside tasks that end with it.
+
+    Args:
+        start: Starts the tasks in the group that it is given.
+        body: What it is about. What it raises is carried around the group, which would wrap it.
+    """
+    failure: BaseException | None = None
+    async with anyio.create_task_group() as tasks:
+        start(tasks)
+        try:
+            await body()
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as exc:
+            failure = exc
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,470 @@
+"""A client that leaves cancels the handler of its request (W1, W4, W7, W11)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+from anyio import sleep_forever
+from anyio.lowlevel import checkpoint
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.types import Message, Receive, Scope, Send
+
+from cancelable import (
+    Cancelable,
+    CancelationReason,
+    OperationContext,
+    OperationRegistry,
+    OperationStatus,
+    current_operation,
+)
+from cancelable_starlette import (
+    RequestCancelationMiddleware,
+    get_request_operation,
+    get_request_token,
+)
+from cancelable_starlette.testing import (
+    DAPHNE,
+    GRANIAN,
+    HYPERCORN,
+    SILENT,
+    UVICORN,
+    ScriptedConnection,
+    ServerBehaviour,
+)
+from tests.starlette.support import Watch, application, look, read_body, respond, run, until_left
+
+SERVERS = pytest.mark.parametrize(
+    "server",
+    [
+        pytest.param(UVICORN, id="uvicorn"),
+        pytest.param(HYPERCORN, id="hypercorn"),
+        pytest.param(GRANIAN, id="granian"),
+        pytest.param(DAPHNE, id="daphne"),
+    ],
+)
+
+
+@SERVERS
+async def test_a_sleeping_handler_is_cancelled(
+    anyio_backend: object, watch: Watch, server: ServerBehaviour
+) -> None:
+    """W1: the handler sees the native cancel, without a change to it."""
+    seen: list[str] = []
+    connection = ScriptedConnection(server=server)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.leave()
+        try:
+            await sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            seen.append("cancelled")
+            raise
+        finally:
+            seen.append("finally")
+
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+    assert seen == ["cancelled", "finally"]
+    assert connection.sent == []
+    assert connection.overlapping_reads == 0
+
+
+@SERVERS
+async def test_a_handler_that_waits_for_its_body_is_cancelled_and_not_told(
+    anyio_backend: object, watch: Watch, server: ServerBehaviour
+) -> None:
+    """W13: a disconnect that the application's own read meets cancels and is not delivered."""
+    seen: list[str] = []
+    connection = ScriptedConnection("POST", body=[b"a", b"b"], leave_after_chunks=1, server=server)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            while True:
+                message = await receive()
+                seen.append(message["type"])
+        except anyio.get_cancelled_exc_class():
+            seen.append("cancelled")
+            raise
+
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+    assert "http.disconnect" not in seen
+    assert seen[-1] == "cancelled"
+
+
+async def test_a_watched_read_is_cancelled_and_not_told(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W13: the same when a watcher meets the disconnect while the application waits."""
+    seen: list[str] = []
+    connection = ScriptedConnection("POST", body=[b"a", b""], pause=0.0)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await look(receive)
+        assert len(await read_body(receive)) == 2
+        await look(receive)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read_on, receive)
+                await anyio.wait_all_tasks_blocked()
+                connection.leave()
+        except BaseException as exc:
+            seen.append(type(exc).__name__)
+            raise
+
+    async def read_on(receive: Receive) -> None:
+        seen.append((await receive())["type"])
+
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+    assert "http.disconnect" not in seen
+    assert len(seen) == 1
+
+
+async def test_a_stream_is_cancelled_before_its_first_byte_and_in_the_middle(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W1: there is no gap between the handler and its stream."""
+    for messages in (0, 2, 3):
+        closed: list[int] = []
+        connection = ScriptedConnection(leave_after_messages=messages or None)
+
+        async def numbers(closed: list[int] = closed) -> AsyncIterator[bytes]:
+            try:
+                yield b"1"
+                yield b"2"
+                await sleep_forever()
+            finally:
+                closed.append(1)
+
+        async def handle(
+            scope: Scope,
+            receive: Receive,
+            send: Send,
+            connection: ScriptedConnection = connection,
+            stream: AsyncIterator[bytes] | None = numbers() if messages else None,
+        ) -> None:
+            if stream is None:
+                connection.leave()
+                await sleep_forever()
+            else:
+                await StreamingResponse(stream)(scope, receive, send)
+
+        app = application(handle)
+        await run(RequestCancelationMiddleware(app), connection, watch)
+
+        assert closed == ([1] if messages else [])
+        assert not connection.complete
+
+
+async def test_a_cancelable_inside_is_a_child_and_stops_with_the_request(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W1: what a handler enters itself is linked without being told."""
+    facts: list[OperationContext] = []
+    parents: list[object] = []
+    connection = ScriptedConnection("GET", "/report", query=b"secret=1")
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        async with Cancelable(name="inner") as inner:
+            inner.on_cancel(facts.append)
+            parents.append(inner.parent)
+            connection.leave()
+            await sleep_forever()
+
+    def note(context: OperationContext) -> None:
+        facts.append(context)
+
+    await run(RequestCancelationMiddleware(application(handle), on_cancel=note), connection, watch)
+
+    inner, outer = facts
+    assert (outer.name, outer.cancel_reason) == ("GET /report", CancelationReason.DISCONNECT)
+    assert outer.metadata == {"method": "GET", "path": "/report", "client": "192.0.2.1"}
+    assert inner.parent_id == outer.id
+    assert inner.status is OperationStatus.CANCELLED
+    assert "secret" not in repr(facts)
+
+
+async def test_a_running_request_is_listed_and_a_completed_one_is_forgotten(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W1: history keeps only requests that did not complete."""
+    listed: list[str | None] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        listed.extend(each.name for each in OperationRegistry.current().list_operations())
+        if scope["path"] == "/gone":
+            await sleep_forever()
+        await respond(send)
+
+    app = RequestCancelationMiddleware(application(handle))
+    with OperationRegistry().as_default() as registry:
+        await run(app, ScriptedConnection("GET", "/done"), watch)
+        await run(app, ScriptedConnection("GET", "/gone", leave_after=0.0), watch)
+
+        assert listed == ["GET /done", "GET /gone"]
+        assert registry.list_operations() == []
+        assert [each.name for each in registry.get_history()] == ["GET /gone"]
+
+
+async def test_a_name_fits_in_one_line_of_a_log(anyio_backend: object) -> None:
+    """A path is the client's text: it must not write lines of its own into a log."""
+    names: list[str | None] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        operation = current_operation()
+        assert operation is not None
+        names.append(operation.name)
+        await respond(send)
+
+    await run(RequestCancelationMiddleware(application(handle)), ScriptedConnection("GET", "/a\nb"))
+
+    assert names == ["GET /a\\nb"]
+
+
+async def test_the_token_and_the_operation_are_found_and_the_reason_outlives_the_request(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """The scope has the token, also for a middleware around ours, after the end (C88)."""
+    seen: list[object] = []
+    connection = ScriptedConnection()
+
+    async def endpoint(request: Request) -> Response:
+        operation = get_request_operation(request)
+        token = get_request_token(request)
+        assert operation is current_operation()
+        assert token is request.scope["cancelation_token"]
+        assert operation is not None
+        assert operation.token is token
+        connection.leave()
+        await sleep_forever()
+        return PlainTextResponse("never")
+
+    app = Starlette(routes=[Mount("/", routes=[Route("/", endpoint)])])
+    await run(RequestCancelationMiddleware(app), connection, watch)
+
+    outer = Request(connection.scope)
+    seen.append(get_request_token(outer).reason)
+    assert seen == [CancelationReason.DISCONNECT]
+    assert get_request_operation(outer) is None
+
+
+async def test_the_disconnect_is_answered_to_every_later_read(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W4: servers that say it once say it to all of us (C39)."""
+    seen: list[Message | None] = []
+    connection = ScriptedConnection(server=HYPERCORN)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.leave()
+        with anyio.CancelScope(shield=True):
+            await until_left(receive)
+            for _ in range(3):
+                seen.append(await look(receive))
+                seen.append(await receive())
+
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+    assert {message["type"] for message in seen if message} == {"http.request", "http.disconnect"}
+    assert [m["type"] for m in seen if m][-3:] == ["http.disconnect"] * 3
+
+
+async def test_is_disconnected_is_true_below_us(anyio_backend: object, watch: Watch) -> None:
+    """W4: the question that Starlette's documentation teaches gets its answer."""
+    answers: list[bool] = []
+    connection = ScriptedConnection(server=HYPERCORN)
+
+    async def endpoint(request: Request) -> Response:
+        answers.append(await request.is_disconnected())
+        connection.leave()
+        with anyio.CancelScope(shield=True):
+            while not await request.is_disconnected():
+                await checkpoint()
+            answers.append(await request.is_disconnected())
+        return PlainTextResponse("too late")
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    await run(RequestCancelationMiddleware(app), connection, watch)
+
+    assert answers == [False, True]
+
+
+async def test_an_abandoned_request_is_quiet(
+    anyio_backend: object, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W11: one INFO record, one callback, nothing else, and no exception for the server."""
+    calls: list[OperationContext] = []
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.leave()
+        await sleep_forever()
+
+    app = RequestCancelationMiddleware(application(handle), on_cancel=calls.append)
+    with caplog.at_level(logging.INFO):
+        await run(app, connection, watch)
+
+    assert len(calls) == 1
+    records = [each for each in caplog.records if each.levelno >= logging.INFO]
+    assert [each.levelname for each in records] == ["INFO"]
+    assert "GET /" in records[0].getMessage()
+
+
+async def test_a_middleware_around_us_gets_a_response_for_nobody(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """The synthetic 499 is sent after the client has left, and only then."""
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.leave()
+        await sleep_forever()
+
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+    assert connection.sent == []
+    assert [m.get("status") for m in connection.discarded] == [499, None]
+
+
+async def test_a_server_that_never_tells_makes_nobody_wait(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """C40, C68: the request ends when the application does, and the watcher with it."""
+    connection = ScriptedConnection(server=SILENT)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+        await look(receive)
+        connection.leave()
+        await anyio.sleep(0.02)
+        await respond(send)
+
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+    assert connection.cancelled_reads == 1
+
+
+@pytest.mark.parametrize("spec_version", ["2.0", "2.3", "2.4", "2.5", None])
+@pytest.mark.parametrize("awaits_before", [False, True])
+@pytest.mark.parametrize("send_after_leave", ["silent", "os_error"])
+@pytest.mark.parametrize("disconnect", ["repeated", "once"])
+async def test_a_stream_ends_alike_on_every_version_of_the_protocol(
+    anyio_backend: object,
+    watch: Watch,
+    spec_version: str | None,
+    awaits_before: bool,
+    send_after_leave: str,
+    disconnect: str,
+) -> None:
+    """C42: Starlette's stream takes two paths; what happens is the same."""
+    closed: list[str] = []
+    server = ServerBehaviour(
+        spec_version=spec_version,
+        send_after_leave=send_after_leave,  # type: ignore[arg-type]
+        disconnect=disconnect,  # type: ignore[arg-type]
+    )
+    connection = ScriptedConnection(leave_after_messages=3, server=server)
+
+    async def numbers() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"."
+                await anyio.sleep(0.001)
+        finally:
+            closed.append("closed")
+
+    async def endpoint(request: Request) -> Response:
+        if awaits_before:
+            await checkpoint()
+        return StreamingResponse(numbers())
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    await run(RequestCancelationMiddleware(app), connection, watch)
+
+    assert closed == ["closed"]
+    assert connection.starts == 1
+    assert not connection.complete
+
+
+async def test_a_send_that_says_the_client_is_gone_is_a_disconnect(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """C41: an OSError of a connection is quiet, one of the file system is the handler's."""
+    reasons: list[CancelationReason | None] = []
+    connection = ScriptedConnection(send_errors=[None, OSError("gone")], server=SILENT)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        operation = current_operation()
+        assert operation is not None
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"1", "more_body": True})
+        reasons.append(operation.cancel_reason)
+        await sleep_forever()
+
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+    assert reasons == [CancelationReason.DISCONNECT]
+
+    connection = ScriptedConnection(send_errors=[FileNotFoundError(2, "no such file")])
+    with pytest.raises(FileNotFoundError):
+        await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+
+async def test_a_handler_that_swallows_the_cancel_has_one_outcome(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """C30: a response that is made after a swallowed cancel reaches nobody, and ends nothing."""
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.leave()
+        try:
+            await sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            pass
+        await respond(send)
+
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+    assert connection.sent == []
+    assert connection.starts == 1
+
+
+async def test_an_error_in_the_cleanup_of_a_cancelled_handler_is_not_hidden(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W11 is for the disconnect, not for a mistake of the handler."""
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.leave()
+        try:
+            await sleep_forever()
+        finally:
+            raise LookupError("a mistake")
+
+    with pytest.raises(LookupError, match="a mistake"):
+        await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+
+async def test_a_client_disconnect_error_of_starlette_is_quiet(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """C20: an upload that ends early is no error of ours, also in a shield."""
+    connection = ScriptedConnection("POST", body=[b"a"] * 3, leave_after_chunks=2, pause=0.001)
+
+    async def endpoint(request: Request) -> Response:
+        with anyio.CancelScope(shield=True):
+            await request.body()
+        return PlainTextResponse("never")
+
+    app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
+    await run(RequestCancelationMiddleware(app), connection, watch)
+
+    assert connection.sent == []

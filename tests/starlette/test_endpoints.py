@@ -1,0 +1,412 @@
+"""Endpoints and routes with settings of their own, with and without the middleware (W5, W6)."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import anyio
+import pytest
+from anyio import sleep_forever
+from anyio.lowlevel import checkpoint
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cancelable import Cancelable, CancelationError, CancelationReason
+from cancelable_starlette import (
+    CancelableRoute,
+    RequestCancelationMiddleware,
+    get_request_operation,
+    get_request_token,
+    with_cancelation,
+)
+from cancelable_starlette.testing import HYPERCORN, ScriptedConnection
+from tests.starlette.support import Watch, run
+
+stopped: list[str] = []
+
+
+async def wait(request: Request) -> Response:
+    try:
+        if request.url.path == "/inner":
+            async with Cancelable.with_timeout(0.01):
+                await sleep_forever()
+        if request.url.path == "/fast":
+            return PlainTextResponse("fast")
+        if request.url.path == "/body":
+            return PlainTextResponse(await request.body())
+        await sleep_forever()
+    finally:
+        stopped.append(request.url.path)
+    return PlainTextResponse("never")
+
+
+@with_cancelation
+async def bare(request: Request) -> Response:
+    return await wait(request)
+
+
+@with_cancelation()
+async def called(request: Request) -> Response:
+    return await wait(request)
+
+
+@with_cancelation
+class Whole(HTTPEndpoint):
+    async def get(self, request: Request) -> Response:
+        return await wait(request)
+
+    async def post(self, request: Request) -> Response:
+        return await wait(request)
+
+
+class Method(HTTPEndpoint):
+    @with_cancelation
+    async def get(self, request: Request) -> Response:
+        return await wait(request)
+
+    @with_cancelation()
+    async def post(self, request: Request) -> Response:
+        return await wait(request)
+
+
+FORMS: dict[str, ASGIApp] = {
+    name: Starlette(routes=[Route("/{rest}", endpoint, methods=methods)])
+    for name, endpoint, methods in [
+        ("bare", bare, ["GET", "POST"]),
+        ("called", called, ["GET", "POST"]),
+        ("class", Whole, None),
+        ("method", Method, None),
+    ]
+} | {"route": Starlette(routes=[CancelableRoute("/{rest}", wait, methods=["GET", "POST"])])}
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> ASGIApp:
+    """Each way to give settings to an endpoint."""
+    stopped.clear()
+    return FORMS[request.param]
+
+
+@pytest.fixture(params=["middleware", "bare"])
+def wrapped(request: pytest.FixtureRequest, form: ASGIApp) -> ASGIApp:
+    """Each of them with and without the middleware."""
+    return RequestCancelationMiddleware(form) if request.param == "middleware" else form
+
+
+async def test_a_client_that_leaves_cancels_the_endpoint(
+    anyio_backend: object, wrapped: ASGIApp, watch: Watch
+) -> None:
+    """Alone, an endpoint watches its own request."""
+    connection = ScriptedConnection("GET", "/slow", leave_after=0.02, server=HYPERCORN)
+    await run(wrapped, connection, watch)
+
+    assert stopped == ["/slow"]
+    assert connection.sent == []
+
+
+async def test_a_healthy_request_is_answered(
+    anyio_backend: object, wrapped: ASGIApp, watch: Watch
+) -> None:
+    """W2 for the endpoints that watch their own requests."""
+    connection = ScriptedConnection("GET", "/fast")
+    await run(wrapped, connection, watch)
+    assert connection.body == b"fast"
+
+    connection = ScriptedConnection("POST", "/body", body=[b"a"] * 5, pause=0.004)
+    await run(wrapped, connection, watch)
+    assert connection.body == b"aaaaa"
+    assert connection.overlapping_reads == 0
+
+
+async def test_an_operation_that_times_out_inside_is_a_504(
+    anyio_backend: object, wrapped: ASGIApp
+) -> None:
+    """The page's promise: cancelation becomes the right status."""
+    connection = ScriptedConnection("GET", "/inner")
+    await run(wrapped, connection)
+
+    assert connection.status == 504
+    assert json.loads(connection.body)["reason"] == "timeout"
+    assert connection.starts == 1
+
+
+@pytest.mark.parametrize("middleware", [True, False])
+async def test_the_settings_of_an_endpoint_are_used(
+    anyio_backend: object, middleware: bool
+) -> None:
+    """A timeout, a table, a hook: on each form."""
+
+    def hook(reason: CancelationReason, request: Request) -> Response:
+        return PlainTextResponse(f"hook: {reason.value}", status_code=418)
+
+    class Class(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return await wait(request)
+
+    for options, status in (
+        ({}, 504),
+        ({"statuses": {CancelationReason.TIMEOUT: 408}}, 408),
+        ({"response_hook": hook}, 418),
+    ):
+        for route in (
+            Route("/slow", with_cancelation(timeout=0.02, **options)(wait)),
+            Route("/slow", with_cancelation(timeout=0.02, **options)(type("C", (Class,), {}))),
+            CancelableRoute("/slow", wait, timeout=0.02, **options),
+        ):
+            app: ASGIApp = Starlette(routes=[route])
+            if middleware:
+                app = RequestCancelationMiddleware(app)
+            connection = ScriptedConnection("GET", "/slow")
+            await run(app, connection)
+
+            assert connection.status == status
+
+
+async def test_a_plain_function_runs_in_a_thread(anyio_backend: object) -> None:
+    """As Starlette runs it without us."""
+
+    @with_cancelation
+    def endpoint(request: Request) -> Response:
+        anyio.from_thread.run(anyio.lowlevel.checkpoint)
+        return PlainTextResponse("from a thread")
+
+    connection = ScriptedConnection()
+    await run(Starlette(routes=[Route("/", endpoint)]), connection)
+
+    assert connection.body == b"from a thread"
+
+
+async def test_an_exception_handler_of_the_application_does_not_come_first(
+    anyio_backend: object, wrapped: ASGIApp
+) -> None:
+    """W7: the status is the mapping's, also where an outer handler takes everything."""
+    seen: list[Exception] = []
+
+    async def handler(request: Request, exc: Exception) -> Response:
+        seen.append(exc)
+        return PlainTextResponse("handled", status_code=500)
+
+    app = Starlette(
+        routes=[CancelableRoute("/inner", wait)], exception_handlers={Exception: handler}
+    )
+    connection = ScriptedConnection("GET", "/inner")
+    await run(RequestCancelationMiddleware(app), connection)
+
+    assert connection.status == 504
+    assert seen == []
+
+
+async def test_a_route_may_let_the_work_go_on(anyio_backend: object, watch: Watch) -> None:
+    """W5, C37: ``continue`` hides the disconnect until the response is complete."""
+    seen: list[object] = []
+    connection = ScriptedConnection(leave_after=0.02)
+
+    async def save(request: Request) -> Response:
+        while not await request.is_disconnected():
+            await checkpoint()
+        seen.append("told by a look")
+        seen.append(await request.body())
+        with anyio.move_on_after(0.02) as limit:
+            await request.receive()
+        seen.append(("hidden from a read", limit.cancelled_caught))
+        operation = get_request_operation(request)
+        assert operation is not None
+        seen.append(operation.cancel_requested)
+        return PlainTextResponse("for nobody")
+
+    app = Starlette(routes=[CancelableRoute("/", save, on_disconnect="continue")])
+    await run(RequestCancelationMiddleware(app), connection, watch)
+
+    assert seen == ["told by a look", b"", ("hidden from a read", True), False]
+    assert connection.discarded == []
+
+
+async def test_an_upload_that_ends_early_is_told_under_continue(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W4: waiting for the rest of a body whose sender is gone would never end."""
+    seen: list[str] = []
+    connection = ScriptedConnection("POST", body=[b"a"] * 4, pause=0.01, leave_after_chunks=2)
+
+    async def upload(request: Request) -> Response:
+        try:
+            await request.body()
+        except Exception as exc:
+            seen.append(type(exc).__name__)
+            raise
+        return PlainTextResponse("never")
+
+    app = Starlette(routes=[Route("/", upload, methods=["POST"])])
+    await run(RequestCancelationMiddleware(app, on_disconnect="continue"), connection, watch)
+
+    assert seen == ["ClientDisconnect"]
+
+
+async def test_a_stream_goes_on_for_nobody_under_continue(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """C37: the producer finishes, and writes nothing to the dead connection."""
+    made: list[int] = []
+    connection = ScriptedConnection(leave_after_messages=3)
+
+    async def numbers() -> object:
+        for number in range(20):
+            made.append(number)
+            yield b"x"
+            await anyio.sleep(0.001)
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(numbers())
+
+    app = Starlette(routes=[CancelableRoute("/", endpoint, on_disconnect="continue")])
+    await run(RequestCancelationMiddleware(app), connection, watch)
+
+    assert made == list(range(20))
+    assert len(connection.discarded) < 10
+
+
+async def test_a_route_may_cancel_where_the_application_continues(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W5, C21: an override in the other direction, also after the client has left."""
+    stopped.clear()
+    connection = ScriptedConnection("GET", "/slow", leave_after=0.01)
+
+    class Late:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                await anyio.sleep(0.05)
+            await self.app(scope, receive, send)
+
+    app = Starlette(
+        routes=[CancelableRoute("/slow", wait, on_disconnect="cancel")],
+        middleware=[Middleware(Late)],
+    )
+    await run(RequestCancelationMiddleware(app, on_disconnect="continue"), connection, watch)
+
+    assert connection.sent == []
+    assert stopped in ([], ["/slow"])
+
+
+async def test_an_endpoint_alone_is_found_by_its_request(anyio_backend: object) -> None:
+    """The token and the operation are there while it runs."""
+    seen: list[bool] = []
+
+    @with_cancelation
+    async def endpoint(request: Request) -> Response:
+        operation = get_request_operation(request)
+        seen.append(operation is not None and operation.token is get_request_token(request))
+        await get_request_token(request).cancel()
+        await sleep_forever()
+        return PlainTextResponse("never")
+
+    connection = ScriptedConnection()
+    await run(Starlette(routes=[Route("/", endpoint)]), connection)
+
+    assert seen == [True]
+    assert connection.status == 499
+
+
+def test_without_anybody_watching_there_is_a_token_that_users_share() -> None:
+    """``get_request_token`` never fails."""
+    request = Request({"type": "http", "headers": []})
+    token = get_request_token(request)
+
+    assert get_request_token(request) is token
+    assert not token.is_cancelled
+    assert get_request_operation(request) is None
+
+
+def test_the_signature_stays() -> None:
+    """What looks at an endpoint sees what its author wrote."""
+
+    def documented(request: Request, *, extra: int = 3) -> Response:
+        """Say something."""
+        raise NotImplementedError
+
+    decorated = with_cancelation(timeout=1)(documented)
+    assert inspect.signature(decorated) == inspect.signature(documented)
+    assert decorated.__doc__ == "Say something."
+    assert decorated.__name__ == "documented"
+
+
+async def test_a_decorator_in_the_wrong_place_is_an_error(anyio_backend: object) -> None:
+    """On a route object, on another class, on a function without a request."""
+    for wrong in (Route("/", wait), int, 3):
+        with pytest.raises(TypeError, match="`with_cancelation` decorates"):
+            with_cancelation(wrong)  # type: ignore[type-var]
+
+    @with_cancelation
+    async def no_request(number: int) -> int:
+        return number
+
+    with pytest.raises(TypeError, match="needs the Request"):
+        await no_request(3)
+
+
+def test_bad_settings_are_refused() -> None:
+    """Each at the place of the mistake."""
+    for bad in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="`timeout`"):
+            with_cancelation(timeout=bad)
+        with pytest.raises(ValueError, match="`timeout`"):
+            CancelableRoute("/", wait, timeout=bad)
+    for wrong in (True, "1", [1]):
+        with pytest.raises(TypeError, match="`timeout`"):
+            with_cancelation(timeout=wrong)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="`until`"):
+        with_cancelation(until="later")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="`on_disconnect`"):
+        with_cancelation(on_disconnect="stop")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="`response_hook`"):
+        with_cancelation(response_hook=3)  # type: ignore[call-overload]
+
+
+async def test_an_error_of_the_endpoint_is_its_own(anyio_backend: object, watch: Watch) -> None:
+    """Anything but a cancelation passes unchanged."""
+    error = LookupError("mine")
+
+    @with_cancelation
+    async def endpoint(request: Request) -> Response:
+        raise error
+
+    async def other(request: Request) -> Response:
+        raise error
+
+    for middleware in (True, False):
+        for route in (Route("/", endpoint), CancelableRoute("/", other)):
+            app: ASGIApp = Starlette(routes=[route])
+            if middleware:
+                app = RequestCancelationMiddleware(app)
+            with pytest.raises(LookupError) as caught:
+                await run(app, ScriptedConnection(), watch)
+            assert caught.value is error
+
+
+async def test_a_cancelation_error_after_the_start_is_left_to_the_middleware(
+    anyio_backend: object,
+) -> None:
+    """No second start."""
+
+    async def endpoint(request: Request) -> Response:
+        async def numbers() -> object:
+            yield b"1"
+            raise CancelationError(CancelationReason.MANUAL)
+
+        return StreamingResponse(numbers())
+
+    app = Starlette(routes=[CancelableRoute("/", endpoint)])
+    for outer in (app, RequestCancelationMiddleware(app)):
+        connection = ScriptedConnection()
+        await run(outer, connection)
+        assert connection.starts == 1
+        assert not connection.complete

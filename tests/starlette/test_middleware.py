@@ -1,0 +1,309 @@
+"""Which requests are watched, and by which middleware (W5, W12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import pytest
+from anyio import sleep_forever
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cancelable import CancelationToken, OperationContext
+from cancelable_starlette import RequestCancelationMiddleware
+from cancelable_starlette.testing import (
+    HYPERCORN,
+    UVICORN,
+    ScriptedConnection,
+    ServerBehaviour,
+    lifespan,
+)
+from tests.starlette.support import Watch, application, respond, run
+
+
+class Pass(BaseHTTPMiddleware):
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+
+class ReadFirst(BaseHTTPMiddleware):
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        await request.body()
+        return await call_next(request)
+
+
+Around = Callable[[ASGIApp], ASGIApp]
+
+
+def many(count: int, kind: type[BaseHTTPMiddleware], app: ASGIApp) -> ASGIApp:
+    for _ in range(count):
+        app = kind(app)
+    return app
+
+
+@pytest.mark.parametrize("server", [UVICORN, HYPERCORN], ids=["uvicorn", "hypercorn"])
+@pytest.mark.parametrize("inside", [0, 1, 2, 4])
+@pytest.mark.parametrize("outside", [0, 1, 2])
+@pytest.mark.parametrize("kind", [Pass, ReadFirst])
+async def test_no_base_http_middleware_hides_the_disconnect(
+    anyio_backend: object,
+    watch: Watch,
+    server: ServerBehaviour,
+    inside: int,
+    outside: int,
+    kind: type[BaseHTTPMiddleware],
+) -> None:
+    """W1, C02, C13: inside of us or around us, whatever their number; and none raises."""
+    stopped: list[bool] = []
+    connection = ScriptedConnection("POST", body=b"abc", server=server)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.leave()
+        try:
+            await sleep_forever()
+        finally:
+            stopped.append(True)
+
+    app = many(inside, kind, application(handle))
+    app = many(outside, Pass, RequestCancelationMiddleware(app))
+    await run(app, connection, watch)
+
+    assert stopped == [True]
+    assert connection.sent == []
+
+
+@pytest.mark.parametrize("layers", [0, 1, 4])
+async def test_a_timeout_is_a_504_behind_any_number_of_layers(
+    anyio_backend: object, watch: Watch, layers: int
+) -> None:
+    """C13: not the layer's 500."""
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await sleep_forever()
+
+    app = RequestCancelationMiddleware(
+        many(layers, Pass, application(handle)), default_timeout=0.02
+    )
+    await run(many(layers, Pass, app), connection, watch)
+
+    assert connection.status == 504
+
+
+async def test_compression_and_we_get_along(anyio_backend: object, watch: Watch) -> None:
+    """Either one outside; the compression holds back the start until it sees the first body."""
+    for build in (
+        lambda app: GZipMiddleware(RequestCancelationMiddleware(app)),
+        lambda app: RequestCancelationMiddleware(GZipMiddleware(app)),
+    ):
+
+        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == "/slow":
+                await sleep_forever()
+            await respond(send, b"x" * 2000)
+
+        headers = [(b"accept-encoding", b"gzip")]
+        connection = ScriptedConnection(headers=headers)
+        await run(build(application(handle)), connection, watch)
+        assert connection.headers["content-encoding"] == "gzip"
+
+        connection = ScriptedConnection("GET", "/slow", headers=headers, leave_after=0.01)
+        await run(build(application(handle)), connection, watch)
+        assert connection.sent == []
+
+
+async def test_two_middlewares_are_one(anyio_backend: object, watch: Watch) -> None:
+    """W12: one watcher, the outer's token, no second callback."""
+    tokens: list[CancelationToken] = []
+    calls: list[str] = []
+    connection = ScriptedConnection(server=HYPERCORN)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        tokens.append(scope["cancelation_token"])
+        connection.leave()
+        await sleep_forever()
+
+    def note(name: str) -> Callable[[OperationContext], None]:
+        return lambda context: calls.append(name)
+
+    inner = RequestCancelationMiddleware(application(handle), on_cancel=note("inner"))
+
+    async def between(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            tokens.append(scope["cancelation_token"])
+        await inner(scope, receive, send)
+
+    await run(RequestCancelationMiddleware(between, on_cancel=note("outer")), connection, watch)
+
+    assert calls == ["outer"]
+    assert len(tokens) == 2
+    assert tokens[0] is tokens[1]
+    assert connection.overlapping_reads == 0
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(0.02, 9.0), (9.0, 0.02), (None, 0.02), (0.02, None)])
+async def test_of_two_timeouts_the_smaller_counts(
+    anyio_backend: object, watch: Watch, outer: float | None, inner: float | None
+) -> None:
+    """W12."""
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await sleep_forever()
+
+    app = RequestCancelationMiddleware(application(handle), default_timeout=inner)
+    await run(RequestCancelationMiddleware(app, default_timeout=outer), connection, watch)
+
+    assert connection.status == 504
+    assert connection.starts == 1
+
+
+async def test_requests_are_chosen_by_method_and_by_predicate(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W5, C86: a request that is not chosen passes untouched; the full path is known."""
+    watched: dict[tuple[str, str], bool] = {}
+
+    async def endpoint(request: Request) -> Response:
+        watched[request.method, request.url.path] = "cancelation_token" in request.scope
+        return PlainTextResponse("ok")
+
+    routes = [Mount("/api", routes=[Route("/{rest}", endpoint, methods=["GET", "POST"])])]
+    app = RequestCancelationMiddleware(
+        Starlette(routes=routes),
+        methods=["get", "HEAD"],
+        predicate=lambda scope: scope["path"] != "/api/health",
+    )
+    for method, path in (("GET", "/api/a"), ("POST", "/api/a"), ("GET", "/api/health")):
+        await run(app, ScriptedConnection(method, path), watch)
+
+    assert watched == {
+        ("GET", "/api/a"): True,
+        ("POST", "/api/a"): False,
+        ("GET", "/api/health"): False,
+    }
+
+
+async def test_the_service_lives_as_long_as_the_lifespan(anyio_backend: object) -> None:
+    """W13: afterwards, and where there is none, each request watches itself."""
+    stopped: list[bool] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await sleep_forever()
+        finally:
+            stopped.append(True)
+
+    app = RequestCancelationMiddleware(application(handle))
+    await run(app, ScriptedConnection(leave_after=0.0), "alone")
+    async with lifespan(app):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(ScriptedConnection(leave_after=0.001).run, app)
+        await ScriptedConnection(leave_after=0.02).run(app)
+    await run(app, ScriptedConnection(leave_after=0.0), "alone")
+
+    assert len(stopped) == 23
+
+
+async def test_a_request_that_outlives_the_service_reads_for_itself(anyio_backend: object) -> None:
+    """A server may end the lifespan before the last request."""
+    connection = ScriptedConnection("POST", body=[b"a", b"b"])
+    bodies: list[bytes] = []
+    watched, ended = anyio.Event(), anyio.Event()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await connection.wait_for_reads(1)
+        watched.set()
+        await ended.wait()
+        request = Request(scope, receive)
+        bodies.append(await request.body())
+        await respond(send)
+
+    app = RequestCancelationMiddleware(application(handle))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            async with lifespan(app):
+                tasks.start_soon(connection.run, app)
+                await watched.wait()
+            ended.set()
+
+    assert bodies == [b"ab"]
+    assert connection.status == 200
+
+
+async def test_a_lifespan_that_fails_is_told_as_it_failed(anyio_backend: object) -> None:
+    """W2: nothing is wrapped, and the requests of an application without lifespan are served."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            raise LookupError("no lifespan")
+        await respond(send)
+
+    wrapped = RequestCancelationMiddleware(app)
+    with pytest.raises(LookupError, match="no lifespan"):
+        await wrapped({"type": "lifespan"}, ScriptedConnection().receive, ScriptedConnection().send)
+
+    connection = ScriptedConnection()
+    await run(wrapped, connection, "alone")
+    assert connection.status == 200
+
+
+def test_a_test_client_works_with_and_without_its_lifespan() -> None:
+    """Starlette's own client, which plays no disconnects."""
+
+    async def endpoint(request: Request) -> Response:
+        await anyio.sleep(0.02)
+        return PlainTextResponse(await request.body())
+
+    app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
+    app.add_middleware(RequestCancelationMiddleware)
+    assert TestClient(app).post("/", content=b"abc").text == "abc"
+    with TestClient(app) as client:
+        assert client.post("/", content=b"abc").text == "abc"
+
+
+def test_what_is_no_application_is_refused() -> None:
+    """A mistake is an error where it is made."""
+    with pytest.raises(TypeError, match="`app`"):
+        RequestCancelationMiddleware(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["default_timeout", "grace", "send_timeout"])
+@pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), True, "1", [1]])
+def test_times_must_be_above_zero_and_numbers(name: str, bad: object) -> None:
+    """Zero is no way to say "none"."""
+    with pytest.raises((TypeError, ValueError), match=f"`{name}`"):
+        RequestCancelationMiddleware(application(respond_to), **{name: bad})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["read_ahead_per_request", "read_ahead_in_total"])
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, "1", None])
+def test_sizes_must_be_above_zero_and_whole(name: str, bad: object) -> None:
+    """A bound of nothing would read nothing."""
+    with pytest.raises((TypeError, ValueError), match=f"`{name}`"):
+        RequestCancelationMiddleware(application(respond_to), **{name: bad})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["predicate", "response_hook", "on_cancel"])
+def test_callbacks_must_be_functions(name: str) -> None:
+    """Not when the first request comes."""
+    with pytest.raises(TypeError, match=f"`{name}`"):
+        RequestCancelationMiddleware(application(respond_to), **{name: 3})  # type: ignore[arg-type]
+
+
+def test_a_policy_must_be_known() -> None:
+    """There are two."""
+    with pytest.raises(ValueError, match="`on_disconnect` must be 'cancel' or 'continue'"):
+        RequestCancelationMiddleware(application(respond_to), on_disconnect="stop")  # type: ignore[arg-type]
+
+
+async def respond_to(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send)

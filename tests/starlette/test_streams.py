@@ -1,0 +1,450 @@
+"""A streamed response is cancelled and closed where it was iterated (W8)."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+from anyio import sleep_forever
+from anyio.lowlevel import checkpoint
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cancelable import Cancelable, CancelationReason, OperationContext, current_operation
+from cancelable_starlette import (
+    CancelableStreamingResponse,
+    RequestCancelationMiddleware,
+    cancelable_streaming_response,
+)
+from cancelable_starlette.testing import HYPERCORN, ScriptedConnection
+from tests.starlette.support import Watch, application, run
+
+
+@pytest.fixture(params=["middleware", "bare"])
+def wrap(request: pytest.FixtureRequest) -> type[RequestCancelationMiddleware] | None:
+    """With the middleware the client is watched there, without it by the response."""
+    return RequestCancelationMiddleware if request.param == "middleware" else None
+
+
+Wrap = type[RequestCancelationMiddleware] | None
+
+
+def streaming(response: Response, wrap: Wrap = RequestCancelationMiddleware) -> ASGIApp:
+    """Make an application that answers with *response*."""
+
+    async def endpoint(request: Request) -> Response:
+        return response
+
+    app: ASGIApp = Starlette(routes=[Route("/", endpoint)])
+    return app if wrap is None else wrap(app)
+
+
+async def test_a_stream_arrives_whole(anyio_backend: object, wrap: Wrap) -> None:
+    """Chunks as they are: text, bytes, views; an event stream unless it is said otherwise."""
+
+    async def chunks() -> AsyncIterator[str | bytes | memoryview]:
+        yield "data: ä\n\n"
+        yield b"data: 2\n\n"
+        yield memoryview(b"data: 3\n\n")
+
+    done: list[int] = []
+    response = cancelable_streaming_response(
+        chunks(), background=BackgroundTask(done.append, 1), headers={"x-mine": "yes"}
+    )
+    connection = ScriptedConnection()
+    await run(streaming(response, wrap), connection)
+
+    assert connection.body == "data: ä\n\ndata: 2\n\ndata: 3\n\n".encode()
+    assert connection.headers["content-type"].startswith("text/event-stream")
+    assert connection.headers["x-mine"] == "yes"
+    assert connection.complete
+    assert done == [1]
+
+
+async def test_a_generator_that_waits_is_cancelled_and_closed(
+    anyio_backend: object, wrap: Wrap, watch: Watch
+) -> None:
+    """W8: it sees the native cancel where it waits, in the task that iterated it."""
+    seen: list[object] = []
+    connection = ScriptedConnection(leave_after_messages=2, server=HYPERCORN)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        task = anyio.get_current_task().id
+        try:
+            async with Cancelable(name="held across the yield"):
+                yield b"1"
+                await sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            seen.append("cancelled")
+            raise
+        finally:
+            seen.append(anyio.get_current_task().id == task)
+
+    background = BackgroundTask(seen.append, "background")
+    response = cancelable_streaming_response(chunks(), background=background)
+    await run(streaming(response, wrap), connection, watch)
+
+    assert seen == ["cancelled", True]
+    assert not connection.complete
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["ours", "starlette's"])
+async def test_a_generator_that_waits_at_its_yield_is_cancelled_there(
+    anyio_backend: object, watch: Watch, plain: bool
+) -> None:
+    """W8, C16: a send that blocks is released, and the cancel surfaces in the generator."""
+    seen: list[object] = []
+    connection = ScriptedConnection(stop_reading_after_messages=2, leave_after=0.03)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            async with Cancelable(name="held across the yield"):
+                yield b"1"
+                await checkpoint()
+                seen.append("went on")
+        except anyio.get_cancelled_exc_class():
+            seen.append("cancelled")
+            raise
+        finally:
+            seen.append("closed")
+
+    response = StreamingResponse(chunks()) if plain else CancelableStreamingResponse(chunks())
+    await run(streaming(response), connection, watch)
+
+    assert seen == ["cancelled", "closed"]
+
+
+async def test_a_cancel_met_outside_is_thrown_into_the_generator(anyio_backend: object) -> None:
+    """W8: with nobody to release its send, and a cleanup that waits."""
+    seen: list[str] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            async with Cancelable():
+                yield b"1"
+        except anyio.get_cancelled_exc_class():
+            await anyio.sleep(0.01)
+            seen.append("cancelled")
+            raise
+        finally:
+            await checkpoint()
+            seen.append("closed")
+
+    async def send(message: object) -> None:
+        if seen or (isinstance(message, dict) and str(message["type"]).endswith("response.body")):
+            await sleep_forever()
+
+    response = CancelableStreamingResponse(chunks())
+    scope = {"type": "websocket", "extensions": {"websocket.http.response": {}}}
+    with anyio.move_on_after(0.02) as limit:
+        await response(scope, never, send)
+
+    assert limit.cancelled_caught
+    assert seen == ["cancelled", "closed"]
+
+
+async def never() -> dict[str, object]:
+    await sleep_forever()
+    raise NotImplementedError
+
+
+async def test_the_whole_chain_is_closed_without_the_collector(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W8, C16: generators under generators, outermost first, in the one task."""
+    closed: list[tuple[str, int]] = []
+    tasks: list[int] = []
+    connection = ScriptedConnection(send_errors=[None, None, LookupError("send")])
+
+    async def inner() -> AsyncIterator[bytes]:
+        tasks.append(anyio.get_current_task().id)
+        try:
+            while True:
+                yield b"x"
+        finally:
+            await checkpoint()
+            closed.append(("inner", anyio.get_current_task().id))
+
+    async def middle() -> AsyncIterator[bytes]:
+        source = inner()
+        try:
+            async for chunk in source:
+                yield chunk
+        finally:
+            await checkpoint()
+            closed.append(("middle", anyio.get_current_task().id))
+
+    async def outer() -> AsyncIterator[bytes]:
+        try:
+            async for chunk in middle():
+                yield chunk
+        finally:
+            closed.append(("outer", anyio.get_current_task().id))
+
+    gc.disable()
+    try:
+        with pytest.raises(LookupError, match="send"):
+            await run(streaming(CancelableStreamingResponse(outer())), connection, watch)
+        assert closed == [(name, tasks[0]) for name in ("outer", "middle", "inner")]
+    finally:
+        gc.enable()
+
+
+async def test_a_generator_that_somebody_else_holds_is_left_alone(anyio_backend: object) -> None:
+    """W8: who keeps a generator may go on with it."""
+
+    async def shared() -> AsyncIterator[bytes]:
+        for number in range(3):
+            yield b"%d" % number
+
+    async def outer() -> AsyncIterator[bytes]:
+        async for chunk in kept:
+            yield chunk
+
+    kept = shared()
+    connection = ScriptedConnection(send_errors=[None, LookupError("send")])
+    with pytest.raises(LookupError):
+        await run(streaming(CancelableStreamingResponse(outer())), connection)
+
+    assert [chunk async for chunk in kept] == [b"1", b"2"]
+
+
+async def test_a_cleanup_has_a_time_limit(
+    anyio_backend: object, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W8: the close is shielded and bounded, and says so when the bound cut it."""
+    connection = ScriptedConnection(leave_after_messages=2)
+    seen: list[str] = []
+    response = CancelableStreamingResponse(Endless(seen), close_timeout=0.02)
+    with caplog.at_level(logging.WARNING):
+        await run(streaming(response), connection, watch)
+
+    assert seen == ["cut", "closed"]
+    assert "did not end within 0.02 s" in caplog.text
+
+
+class Endless:
+    """An iterator whose close does not end by itself."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+
+    def __aiter__(self) -> Endless:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await checkpoint()
+        return b"x"
+
+    async def aclose(self) -> None:
+        try:
+            await sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            self.seen.append("cut")
+            raise
+        finally:
+            self.seen.append("closed")
+
+
+async def test_on_close_runs_whatever_happens(anyio_backend: object, watch: Watch) -> None:
+    """W8: also if the body never started."""
+    calls: list[str] = []
+
+    async def close() -> None:
+        await checkpoint()
+        calls.append("async")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"1"
+
+    for on_close in (close, lambda: calls.append("plain")):
+        for connection in (
+            ScriptedConnection(),
+            ScriptedConnection(send_errors=[LookupError("the start fails")]),
+            ScriptedConnection(leave_after_messages=1),
+        ):
+            response = cancelable_streaming_response(chunks(), on_close=on_close)
+            with contextlib.suppress(LookupError):
+                await run(streaming(response), connection, watch)
+
+    assert calls == ["async"] * 3 + ["plain"] * 3
+
+
+async def test_an_error_of_the_source_arrives_and_the_stream_does_not_look_complete(
+    anyio_backend: object, wrap: Wrap
+) -> None:
+    """W8: broken off visibly."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"1"
+        raise LookupError("mine")
+
+    connection = ScriptedConnection()
+    with pytest.raises(LookupError, match="mine"):
+        await run(streaming(CancelableStreamingResponse(chunks()), wrap), connection)
+
+    assert connection.body == b"1"
+    assert not connection.complete
+
+
+@pytest.mark.parametrize("inner", [True, False], ids=["own timeout", "route"])
+async def test_an_event_stream_ends_with_an_event_that_names_the_reason(
+    anyio_backend: object, wrap: Wrap, inner: bool
+) -> None:
+    """W6: our own response says why, if it stands between two events."""
+    if wrap is None and not inner:
+        pytest.skip("without the middleware nothing else sets a timeout")
+
+    async def chunks() -> AsyncIterator[str]:
+        async with Cancelable.with_timeout(0.02 if inner else None):
+            yield "data: 1\n\n"
+            if not inner:
+                operation = current_operation()
+                assert operation is not None
+                assert operation.parent is not None
+                operation.parent.cancel_sync(CancelationReason.TIMEOUT)
+            await sleep_forever()
+
+    connection = ScriptedConnection()
+    await run(streaming(cancelable_streaming_response(chunks()), wrap), connection)
+
+    assert connection.body == b'data: 1\n\nevent: cancelled\ndata: {"reason":"timeout"}\n\n'
+    assert connection.complete
+
+
+@pytest.mark.parametrize(
+    ("chunk", "headers", "media_type"),
+    [
+        pytest.param("data: 1\n", {}, "text/event-stream", id="in the middle of an event"),
+        pytest.param("data: 1\n\n", {"content-encoding": "br"}, "text/event-stream", id="encoded"),
+        pytest.param("data: 1\n\n", {}, "text/plain", id="no event stream"),
+    ],
+)
+async def test_where_no_event_fits_the_stream_is_broken_off(
+    anyio_backend: object, wrap: Wrap, chunk: str, headers: dict[str, str], media_type: str
+) -> None:
+    """W6: it cannot look complete."""
+
+    async def chunks() -> AsyncIterator[str]:
+        async with Cancelable.with_timeout(0.01):
+            yield chunk
+            await sleep_forever()
+
+    connection = ScriptedConnection()
+    response = cancelable_streaming_response(chunks(), headers=headers, media_type=media_type)
+    await run(streaming(response, wrap), connection)
+
+    assert connection.body == chunk.encode()
+    assert not connection.complete
+
+
+async def test_a_client_that_stops_reading_is_cut(
+    anyio_backend: object, wrap: Wrap, watch: Watch
+) -> None:
+    """W8: the limit for one send of this response."""
+    closed: list[bool] = []
+    facts: list[OperationContext] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            async with Cancelable():
+                while True:
+                    yield b"x"
+        finally:
+            await checkpoint()
+            closed.append(True)
+
+    connection = ScriptedConnection(stop_reading_after_messages=3)
+    response = cancelable_streaming_response(chunks(), send_timeout=0.03)
+    await run(streaming(response, wrap), connection, watch)
+
+    assert closed == [True]
+    assert not connection.complete
+    assert facts == []
+
+
+async def test_a_generator_without_an_await_can_be_stopped(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """C45: even where ``send()`` never gives way."""
+    sent: list[object] = []
+    connection = ScriptedConnection(leave_after=0.02)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+
+    async def greedy(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_at_once(message: object) -> None:
+            sent.append(None)
+
+        response = CancelableStreamingResponse(chunks())
+        app = RequestCancelationMiddleware(application(response))
+        await app(scope, receive, send_at_once)
+
+    await run(greedy, connection, "alone")
+
+    assert sent
+
+
+async def test_a_plain_iterator_is_iterated_in_a_thread_and_closed(
+    anyio_backend: object, wrap: Wrap, watch: Watch
+) -> None:
+    """W8: never while it runs."""
+    seen: list[str] = []
+
+    def chunks() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x"
+        finally:
+            seen.append("closed")
+
+    connection = ScriptedConnection(leave_after_messages=3)
+    await run(streaming(cancelable_streaming_response(chunks()), wrap), connection, watch)
+    assert seen == ["closed"]
+
+    connection = ScriptedConnection()
+    await run(streaming(cancelable_streaming_response([b"1", "2"]), wrap), connection, watch)
+    assert connection.body == b"12"
+
+
+async def test_a_native_cancel_passes_through(anyio_backend: object, watch: Watch) -> None:
+    """C77: a cancel of the server's closes the stream and goes on to the server."""
+    closed: list[str] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            yield b"1"
+            await sleep_forever()
+        finally:
+            closed.append("closed")
+
+    app = streaming(cancelable_streaming_response(chunks()))
+    connection = ScriptedConnection()
+    with anyio.move_on_after(0.02) as limit:
+        await run(app, connection, watch)
+
+    assert limit.cancelled_caught
+    assert closed == ["closed"]
+
+
+def test_what_cannot_be_streamed_is_refused() -> None:
+    """A mistake is an error where it is made."""
+    with pytest.raises(TypeError, match="`content`"):
+        CancelableStreamingResponse(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`on_close`"):
+        cancelable_streaming_response([], on_close=3)  # type: ignore[arg-type]
+    for name in ("send_timeout", "close_timeout"):
+        with pytest.raises(ValueError, match=name):
+            cancelable_streaming_response([], **{name: 0})
+        with pytest.raises(TypeError, match=name):
+            cancelable_streaming_response([], **{name: "1"})

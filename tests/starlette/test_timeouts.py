@@ -1,0 +1,437 @@
+"""A request has a time limit, and is answered when it has passed (W6, W7)."""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+import pytest
+from anyio import sleep_forever
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from cancelable import (
+    Cancelable,
+    CancelationError,
+    CancelationReason,
+    OperationContext,
+    current_operation,
+)
+from cancelable_starlette import (
+    CancelableRoute,
+    RequestCancelationMiddleware,
+    close_code_for,
+    status_for,
+    with_cancelation,
+)
+from cancelable_starlette.testing import ScriptedConnection
+from tests.starlette.support import Watch, application, look, respond, run
+
+
+async def test_the_default_timeout_is_a_504(anyio_backend: object, watch: Watch) -> None:
+    """W6: once, with a small body that says why, and the work has really stopped."""
+    facts: list[OperationContext] = []
+    stopped: list[bool] = []
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await sleep_forever()
+        finally:
+            stopped.append(True)
+
+    app = RequestCancelationMiddleware(
+        application(handle), default_timeout=0.02, on_cancel=facts.append
+    )
+    await run(app, connection, watch)
+
+    assert connection.status == 504
+    assert json.loads(connection.body)["reason"] == "timeout"
+    assert connection.headers["content-type"] == "application/json"
+    assert connection.starts == 1
+    assert connection.complete
+    assert stopped == [True]
+    assert [each.cancel_reason for each in facts] == [CancelationReason.TIMEOUT]
+
+
+async def test_a_head_request_gets_no_body(anyio_backend: object) -> None:
+    """C86: the answer to HEAD has headers only."""
+    connection = ScriptedConnection("HEAD")
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await sleep_forever()
+
+    app = RequestCancelationMiddleware(application(handle), default_timeout=0.02)
+    await run(app, connection)
+
+    assert connection.status == 504
+    assert connection.body == b""
+
+
+async def test_the_default_timeout_counts_to_the_start_of_the_response(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W6: a stream may take as long as it likes."""
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await anyio.sleep(0.06)
+        await send({"type": "http.response.body", "body": b"late"})
+
+    app = RequestCancelationMiddleware(application(handle), default_timeout=0.03)
+    await run(app, connection, watch)
+
+    assert connection.body == b"late"
+
+
+async def test_a_timeout_in_the_middle_of_a_response_breaks_it_off(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W6: no second start, nothing raised, and it does not look complete."""
+    connection = ScriptedConnection()
+    closed: list[bool] = []
+
+    async def numbers() -> object:
+        try:
+            yield b"1"
+            await sleep_forever()
+        finally:
+            closed.append(True)
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(numbers(), media_type="text/plain")
+
+    app = Starlette(routes=[CancelableRoute("/", endpoint, timeout=0.03)])
+    await run(RequestCancelationMiddleware(app, default_timeout=9), connection, watch)
+
+    assert connection.body == b"1"
+    assert connection.starts == 1
+    assert not connection.complete
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("until", ["start", "end"])
+async def test_a_route_replaces_the_default(
+    anyio_backend: object, watch: Watch, until: str
+) -> None:
+    """W6, C09: longer, shorter, or none at all."""
+
+    async def slow(request: Request) -> Response:
+        await anyio.sleep(0.06)
+        return PlainTextResponse("slow")
+
+    app = Starlette(
+        routes=[
+            Route("/default", slow),
+            CancelableRoute("/longer", slow, timeout=5, until=until),  # type: ignore[arg-type]
+            CancelableRoute("/shorter", slow, timeout=0.01, until=until),  # type: ignore[arg-type]
+            CancelableRoute("/none", slow, timeout=None),
+            CancelableRoute("/unsaid", slow),
+        ]
+    )
+    statuses = {}
+    for path in ("/default", "/longer", "/shorter", "/none", "/unsaid"):
+        connection = ScriptedConnection("GET", path)
+        await run(RequestCancelationMiddleware(app, default_timeout=0.03), connection, watch)
+        statuses[path] = connection.status
+
+    assert statuses == {
+        "/default": 504,
+        "/longer": 200,
+        "/shorter": 504,
+        "/none": 200,
+        "/unsaid": 504,
+    }
+
+
+async def test_a_timeout_to_the_start_ends_there(anyio_backend: object, watch: Watch) -> None:
+    """W6: ``until="start"`` leaves the rest of the response alone."""
+
+    async def numbers() -> object:
+        yield b"1"
+        await anyio.sleep(0.05)
+        yield b"2"
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(numbers())
+
+    app = Starlette(routes=[CancelableRoute("/", endpoint, timeout=0.02, until="start")])
+    connection = ScriptedConnection()
+    await run(RequestCancelationMiddleware(app), connection, watch)
+
+    assert connection.body == b"12"
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (b"0.02", 504),
+        (b"20ms", 504),
+        (b" 20 ms ", 504),
+        (b"0", 504),
+        (b"-1", 504),
+        (b"9", 200),
+        (b"99999999999", 200),
+        (b"soon", 200),
+        (b"nan", 200),
+        (b"inf", 200),
+        (b"1e400", 200),
+        (b"", 200),
+    ],
+)
+async def test_a_deadline_of_the_client_shortens_and_never_extends(
+    anyio_backend: object, header: bytes, status: int
+) -> None:
+    """C66: what is no number is ignored; what has expired is answered without the handler."""
+    called: list[bool] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        called.append(True)
+        await anyio.sleep(0.06)
+        await respond(send)
+
+    app = RequestCancelationMiddleware(application(handle), deadline_header="X-Timeout")
+    connection = ScriptedConnection(headers=[(b"x-timeout", header)])
+    await run(app, connection)
+    assert connection.status == status
+    assert bool(called) == (header not in (b"0", b"-1"))
+
+    app = RequestCancelationMiddleware(application(handle))
+    connection = ScriptedConnection(headers=[(b"x-timeout", header)])
+    await run(app, connection)
+    assert connection.status == 200
+
+    app = RequestCancelationMiddleware(
+        application(handle), default_timeout=0.02, deadline_header="X-Timeout"
+    )
+    connection = ScriptedConnection(headers=[(b"x-timeout", header)])
+    await run(app, connection)
+    assert connection.status == 504
+
+
+async def test_a_route_does_not_extend_the_deadline_of_the_client(anyio_backend: object) -> None:
+    """C66: the effective deadline is the least of all."""
+
+    async def endpoint(request: Request) -> Response:
+        await sleep_forever()
+        return PlainTextResponse("never")
+
+    app = Starlette(routes=[CancelableRoute("/", endpoint, timeout=5)])
+    connection = ScriptedConnection(headers=[(b"x-timeout", b"0.02")])
+    await run(RequestCancelationMiddleware(app, deadline_header="x-timeout"), connection)
+
+    assert connection.status == 504
+
+
+async def test_the_remaining_time_is_known_inside(anyio_backend: object) -> None:
+    """C66: in the handler and in its children, for outgoing calls."""
+    remaining: list[float] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        async with Cancelable() as inner:
+            remaining.append(inner.remaining)
+        await respond(send)
+
+    app = RequestCancelationMiddleware(application(handle), default_timeout=60)
+    await run(app, ScriptedConnection())
+
+    assert 50 < remaining[0] <= 60
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (CancelationReason.TIMEOUT, 504),
+        (CancelationReason.MANUAL, 499),
+        (CancelationReason.SIGNAL, 503),
+        (CancelationReason.DISCONNECT, 499),
+        (CancelationReason.CONDITION, 500),
+        (CancelationReason.ERROR, 500),
+        (CancelationReason.PARENT, 500),
+        (CancelationReason.EXTERNAL, 500),
+    ],
+)
+async def test_each_reason_has_its_status(
+    anyio_backend: object, watch: Watch, reason: CancelationReason, status: int
+) -> None:
+    """W7, C27: of the request's own operation and of one inside it, and for the log."""
+    assert status_for(reason) == status
+    assert status_for(CancelationError(reason)) == status
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        operation = current_operation()
+        assert operation is not None
+        if scope["path"] == "/own":
+            await operation.cancel(reason)
+            await sleep_forever()
+        async with Cancelable() as inner:
+            await inner.cancel(reason)
+            await sleep_forever()
+
+    for path in ("/own", "/inner"):
+        facts: list[OperationContext] = []
+        connection = ScriptedConnection("GET", path)
+        app = RequestCancelationMiddleware(application(handle), on_cancel=facts.append)
+        await run(app, connection, watch)
+
+        assert connection.status == status
+        assert json.loads(connection.body)["reason"] == reason.value
+        assert [each.cancel_reason for each in facts] == [reason]
+
+
+def test_each_reason_has_its_close_code() -> None:
+    """W7: for WebSockets."""
+    codes = {reason: close_code_for(reason) for reason in CancelationReason}
+    assert codes.pop(CancelationReason.TIMEOUT) == 3008
+    assert codes.pop(CancelationReason.SIGNAL) == 1001
+    assert codes.pop(CancelationReason.MANUAL) == 1000
+    assert set(codes.values()) == {1011}
+    assert close_code_for(CancelationError(CancelationReason.TIMEOUT)) == 3008
+
+
+async def test_the_mapping_and_the_response_can_be_replaced(anyio_backend: object) -> None:
+    """W6, W7: by a table, or by a function, plain or async."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await sleep_forever()
+
+    def plain(reason: CancelationReason, request: Request) -> Response:
+        return PlainTextResponse(f"{reason.value} {request.url.path}", status_code=408)
+
+    async def slow(reason: CancelationReason, request: Request) -> Response:
+        await anyio.lowlevel.checkpoint()
+        return plain(reason, request)
+
+    for hook in (plain, slow):
+        connection = ScriptedConnection("GET", "/here")
+        app = RequestCancelationMiddleware(
+            application(handle), default_timeout=0.01, response_hook=hook
+        )
+        await run(app, connection)
+        assert (connection.status, connection.body) == (408, b"timeout /here")
+
+    connection = ScriptedConnection()
+    app = RequestCancelationMiddleware(
+        application(handle), default_timeout=0.01, statuses={CancelationReason.TIMEOUT: 408}
+    )
+    await run(app, connection)
+    assert connection.status == 408
+
+
+async def test_an_error_that_a_framework_wrapped_is_recognised(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W11: Starlette raises another error if a handled one comes after the start."""
+    facts: list[OperationContext] = []
+
+    async def numbers() -> object:
+        yield b"1"
+        async with Cancelable.with_timeout(0.01):
+            await sleep_forever()
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(numbers())
+
+    async def handler(request: Request, exc: Exception) -> Response:
+        raise NotImplementedError
+
+    app = Starlette(
+        routes=[Route("/", endpoint)],
+        exception_handlers={CancelationError: handler, HTTPException: handler},
+    )
+    connection = ScriptedConnection()
+    await run(RequestCancelationMiddleware(app, on_cancel=facts.append), connection, watch)
+
+    assert [each.cancel_reason for each in facts] == [CancelationReason.TIMEOUT]
+    assert not connection.complete
+
+
+async def test_a_lone_cancelation_in_a_group_is_recognised(anyio_backend: object) -> None:
+    """A handler's task group wraps what a task of it raises."""
+
+    async def work() -> None:
+        async with Cancelable.with_timeout(0.01):
+            await sleep_forever()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+
+    connection = ScriptedConnection()
+    await run(RequestCancelationMiddleware(application(handle)), connection)
+
+    assert connection.status == 504
+
+
+async def test_a_client_that_stops_reading_is_cut(anyio_backend: object, watch: Watch) -> None:
+    """W6: the time for one send, also for a plain stream."""
+    facts: list[OperationContext] = []
+    closed: list[bool] = []
+
+    async def numbers() -> object:
+        try:
+            for _ in range(100):
+                yield b"x"
+                await anyio.lowlevel.checkpoint()
+        finally:
+            closed.append(True)
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(numbers())
+
+    connection = ScriptedConnection(stop_reading_after_messages=3)
+    app = RequestCancelationMiddleware(
+        Starlette(routes=[Route("/", endpoint)]), send_timeout=0.03, on_cancel=facts.append
+    )
+    await run(app, connection, watch)
+
+    assert closed == [True]
+    assert [each.cancel_reason for each in facts] == [CancelationReason.TIMEOUT]
+    assert not connection.complete
+
+
+async def test_a_grace_lets_a_handler_finish(anyio_backend: object, watch: Watch) -> None:
+    """C35: told first, cut later; a response that is made in time is sent."""
+    told: list[CancelationReason] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        operation = current_operation()
+        assert operation is not None
+        told.append(await operation.wait_cancelling())
+        if scope["path"] == "/stuck":
+            await sleep_forever()
+        await anyio.lowlevel.checkpoint()
+        await respond(send, b"just in time")
+
+    app = RequestCancelationMiddleware(application(handle), default_timeout=0.02, grace=0.1)
+    connection = ScriptedConnection()
+    await run(app, connection, watch)
+    assert connection.body == b"just in time"
+
+    connection = ScriptedConnection("GET", "/stuck")
+    await run(app, connection, watch)
+    assert connection.status == 504
+    assert told == [CancelationReason.TIMEOUT] * 2
+
+
+async def test_a_decorator_sets_the_timeout_of_the_request(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W6: on a plain route as well."""
+
+    @with_cancelation(timeout=0.02)
+    async def endpoint(request: Request) -> Response:
+        await look(request.receive)
+        await sleep_forever()
+        return PlainTextResponse("never")
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    connection = ScriptedConnection()
+    await run(RequestCancelationMiddleware(app, default_timeout=5), connection, watch)
+
+    assert connection.status == 504
