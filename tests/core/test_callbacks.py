@@ -1,4 +1,4 @@
-"""Whom an operation tells of its start and of its end."""
+"""Whom an operation tells of its start and of its end. (S14)"""
 
 from __future__ import annotations
 

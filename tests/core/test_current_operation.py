@@ -1,4 +1,4 @@
-"""Code anywhere below a block knows the operation, and asks it whether to stop."""
+"""Code anywhere below a block knows the operation, and asks it whether to stop. (S15)"""
 
 from __future__ import annotations
 

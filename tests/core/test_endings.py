@@ -1,4 +1,4 @@
-"""How a block ends: one outcome, for every cause and every way to leave it."""
+"""How a block ends: one outcome, for every cause and every way to leave it. (S1, S2, S4)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first cause wins, whichever it is, and is the same wherever it is read."""
+"""The first cause wins, whichever it is, and is the same wherever it is read. (S6)"""
 
 from __future__ import annotations
 

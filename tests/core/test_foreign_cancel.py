@@ -1,4 +1,7 @@
-"""A cancel that is not the operation's own passes through untouched, also in the same tick."""
+"""A cancel that is not the operation's own passes through untouched, also in the same tick.
+
+Holds to: S3, S5.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Told first, cut later: a request with a grace time."""
+"""Told first, cut later: a request with a grace time. (S19)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One logger; lifecycle at DEBUG, one INFO per cause, nothing louder for an expected cancel."""
+"""One logger; lifecycle at DEBUG, one INFO per cause, nothing louder for an expected cancel.
+
+Holds to: S18.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes are told where they are made, and harm nobody else."""
+"""Mistakes are told where they are made, and harm nobody else. (S8)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far an operation has come: listeners in line, and readers who may be slow."""
+"""How far an operation has come: listeners in line, and readers who may be slow. (S17)"""
 
 from __future__ import annotations
 

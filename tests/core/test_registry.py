@@ -1,4 +1,7 @@
-"""Operations by id: listed while they live, remembered within a bound, cancelled from anywhere."""
+"""Operations by id: listed while they live, remembered within a bound, cancelled from anywhere.
+
+Holds to: S16.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a timeout may be, when its clock starts, and what its deadline is afterwards."""
+"""What a timeout may be, when its clock starts, and what its deadline is afterwards. (S7)"""
 
 from __future__ import annotations
 

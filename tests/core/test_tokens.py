@@ -1,4 +1,7 @@
-"""A token asks from anywhere: tasks, threads, other loops, signal handlers, before any loop."""
+"""A token asks from anywhere: tasks, threads, other loops, signal handlers, before any loop.
+
+Holds to: S8, S9.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parents and children: down yes, up and sideways no."""
+"""Parents and children: down yes, up and sideways no. (S20)"""
 
 from __future__ import annotations
 

@@ -28,6 +28,8 @@ from cancelable_starlette import (
 from cancelable_starlette.testing import HYPERCORN, ScriptedConnection
 from tests.starlette.support import Watch, run
 
+USES_THREADS = True
+
 stopped: list[str] = []
 
 

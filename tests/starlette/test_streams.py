@@ -27,6 +27,8 @@ from cancelable_starlette import (
 from cancelable_starlette.testing import HYPERCORN, ScriptedConnection
 from tests.starlette.support import Watch, application, run
 
+USES_THREADS = True
+
 
 @pytest.fixture(params=["middleware", "bare"])
 def wrap(request: pytest.FixtureRequest) -> type[RequestCancelationMiddleware] | None:

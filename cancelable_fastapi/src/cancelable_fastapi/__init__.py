@@ -1,0 +1,46 @@
+"""Cancelation for FastAPI: endpoints that stop when their clients leave.
+
+What FastAPI needs beyond Starlette, and the names of the package below that its users need:
+
+- ``_disconnect``: noticing that a client has left where no middleware does
+- ``_dependency``: the Cancelable and the token of a request, as dependencies
+- ``_endpoints``: the decorator that answers a cancelation with the status of its reason
+- ``_routes``: the route class of a router whose requests can all be cancelled
+"""
+
+from cancelable_starlette import (
+    CLOSE_CODES,
+    STATUSES,
+    CancelableStreamingResponse,
+    RequestCancelationMiddleware,
+    ResponseHook,
+    cancelable_streaming_response,
+    close_code_for,
+    get_request_operation,
+    get_request_token,
+    status_for,
+)
+
+from ._dependency import CancelableDep, TokenDep, cancelable_dependency
+from ._endpoints import with_cancelation
+from ._routes import CANCELATION_RESPONSES, CancelableAPIRoute, CancelationAnswer
+
+__all__ = [
+    "CANCELATION_RESPONSES",
+    "CLOSE_CODES",
+    "STATUSES",
+    "CancelableAPIRoute",
+    "CancelableDep",
+    "CancelableStreamingResponse",
+    "CancelationAnswer",
+    "RequestCancelationMiddleware",
+    "ResponseHook",
+    "TokenDep",
+    "cancelable_dependency",
+    "cancelable_streaming_response",
+    "close_code_for",
+    "get_request_operation",
+    "get_request_token",
+    "status_for",
+    "with_cancelation",
+]

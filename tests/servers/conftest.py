@@ -1,0 +1,33 @@
+"""One server of each kind for a module of tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers.support import RunningServer
+
+KINDS = ["uvicorn-h11", "uvicorn-httptools", "hypercorn-asyncio", "hypercorn-trio"]
+if importlib.util.find_spec("uvloop") is not None:
+    KINDS.append("uvicorn-httptools-uvloop")
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
+    """A running server, whose log is looked through at the end (W11)."""
+    running = RunningServer(request.param)
+    yield running
+    log = running.stop()
+    for word in ("ERROR", "WARNING", "CRITICAL", "Traceback", "Exception"):
+        assert word not in log, log
+
+
+@pytest.fixture
+def number() -> int:
+    """A number of its own for the paths of a test, since the server is shared."""
+    return next(_numbers)

@@ -1,0 +1,62 @@
+"""Run one real server on a socket that the test has opened; started as a program of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+
+from tests.servers.app import app
+
+
+def run_uvicorn(listener: socket.socket, http: str, loop: str) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(app, http=http, loop=loop, lifespan="on")  # type: ignore[arg-type]
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def run_hypercorn(listener: socket.socket, backend: str) -> None:
+    from hypercorn.config import Config
+
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.errorlog = "-"
+    if backend == "trio":
+        run_hypercorn_on_trio(config)
+        return
+    from hypercorn.asyncio import serve
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+
+    asyncio.run(main())
+
+
+def run_hypercorn_on_trio(config: object) -> None:
+    import trio
+    from hypercorn.trio import serve
+
+    async def main() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+
+            async def stop() -> None:
+                async for _ in signals:
+                    return
+
+            await serve(app, config, shutdown_trigger=stop)  # type: ignore[arg-type]
+
+    trio.run(main)
+
+
+if __name__ == "__main__":
+    kind, _, rest = sys.argv[1].partition("-")
+    listener = socket.socket(fileno=int(sys.argv[2]))
+    if kind == "uvicorn":
+        http, _, loop = rest.partition("-")
+        run_uvicorn(listener, http, loop or "asyncio")
+    else:
+        run_hypercorn(listener, rest)

@@ -1,0 +1,216 @@
+"""What clients do to requests on real servers, over real sockets (W1, W2, W6, W8, W11, W13)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import time
+
+import pytest
+
+from tests.servers.support import RunningServer
+
+HOW = pytest.mark.parametrize("how", ["close", "reset"])
+LAYERS = pytest.mark.parametrize("layers", ["", "/layers1", "/layers2"])
+
+
+@HOW
+@LAYERS
+def test_a_client_that_hangs_up_stops_a_sleeping_handler(
+    server: RunningServer, number: int, how: str, layers: str
+) -> None:
+    """W1: behind any number of layers."""
+    path = f"{layers}/sleep/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        client.hang_up(how)
+        server.wait_for(path, "stopped")
+
+    assert server.wait_for(path, "cancelled") == "disconnect"
+    server.wait_for(path, "returned")
+
+
+@HOW
+def test_a_client_that_hangs_up_at_once_stops_its_handler(
+    server: RunningServer, number: int, how: str
+) -> None:
+    """W13: also one that is gone before the request is old enough to be watched."""
+    path = f"/sleep/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        client.hang_up(how)
+
+    # A server may notice before it starts the application, and then there is nothing to stop.
+    probe = f"/sleep/probe{number}"
+    with server.connect() as client:
+        client.request("GET", probe)
+        server.wait_for(probe, "entered")
+    server.wait_for(probe, "stopped")
+    if "entered" in server.events(path):
+        server.wait_for(path, "stopped")
+
+
+@LAYERS
+@pytest.mark.parametrize("kind", ["plain", "plain-silent", "ours", "ours-silent"])
+@HOW
+def test_a_client_that_hangs_up_stops_a_stream(
+    server: RunningServer, number: int, kind: str, layers: str, how: str
+) -> None:
+    """W1, W8: before its first byte and in the middle of it."""
+    path = f"{layers}/stream/{kind}/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        if "silent" not in kind:
+            client.read(400)
+        client.hang_up(how)
+        server.wait_for(path, "stopped")
+
+    assert server.wait_for(path, "cancelled") == "disconnect"
+    server.wait_for(path, "returned")
+
+
+def test_a_client_that_does_not_read_and_hangs_up_stops_a_stream(
+    server: RunningServer, number: int
+) -> None:
+    """W8: the send that waits for it is released, and the generator is closed."""
+    path = f"/flood/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        client.read(1000)
+        client.hang_up("reset")
+        server.wait_for(path, "stopped")
+
+    server.wait_for(path, "returned")
+
+
+@HOW
+def test_a_client_that_hangs_up_in_the_middle_of_an_upload_stops_its_handler(
+    server: RunningServer, number: int, how: str
+) -> None:
+    """C20: no error, no answer, no 400."""
+    path = f"/upload/now/{number}"
+    with server.connect() as client:
+        client.request("POST", path, "Content-Length: 100000", body=b"x" * 50000)
+        server.wait_for(path, "entered")
+        client.hang_up(how)
+        server.wait_for(path, "stopped")
+
+    assert server.wait_for(path, "cancelled") == "disconnect"
+    server.wait_for(path, "returned")
+
+
+@pytest.mark.parametrize("kind", ["now", "late", "peek"])
+@LAYERS
+def test_a_body_in_slow_chunks_arrives_whole(
+    server: RunningServer, number: int, kind: str, layers: str
+) -> None:
+    """W2: ten megabytes of JSON, read at once, late, and after looking for the client."""
+    if layers and kind == "peek":
+        pytest.skip("a BaseHTTPMiddleware of Starlette answers a look itself")
+    path = f"{layers}/upload/{kind}/{number}"
+    body = json.dumps({"data": "x" * 10_000_000}).encode()
+    with server.connect() as client:
+        client.request("POST", path, f"Content-Length: {len(body)}")
+        for start in range(0, len(body), 500_000):
+            client.send(body[start : start + 500_000])
+            time.sleep(0.002)  # the chunks must not arrive as one; nothing waits for this
+        status, answer = client.response()
+
+    assert status == 200
+    assert json.loads(answer) == {"length": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+
+
+def test_requests_on_one_connection_are_all_answered(server: RunningServer, number: int) -> None:
+    """W2: no false disconnect behind a complete response."""
+    with server.connect() as client:
+        for index in range(50):
+            path = f"/upload/now/{number}-{index}"
+            client.request("POST", path, "Content-Length: 3", body=b"abc")
+            status, answer = client.response()
+            assert (status, json.loads(answer)["length"]) == (200, 3)
+            server.wait_for(path, "returned")
+            assert "cancelled" not in server.events(path)
+
+
+@HOW
+@LAYERS
+def test_a_background_task_finishes_after_the_client_has_left(
+    server: RunningServer, number: int, how: str, layers: str
+) -> None:
+    """C05: what runs behind a complete response is not about the client."""
+    path = f"{layers}/background/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        assert client.response() == (200, b"accepted")
+        client.hang_up(how)
+    server.wait_for(path, "finished")
+    server.wait_for(path, "returned")
+
+    assert "cancelled" not in server.events(path)
+
+
+@LAYERS
+def test_a_timeout_is_a_504(server: RunningServer, number: int, layers: str) -> None:
+    """W6: and the connection can be used again."""
+    path = f"{layers}/timeout/{number}"
+    with server.connect() as client:
+        for _ in range(2):
+            client.request("GET", path)
+            status, answer = client.response()
+            assert (status, json.loads(answer)["reason"]) == (504, "timeout")
+
+    assert server.wait_for(path, "cancelled") == "timeout"
+
+
+@pytest.mark.parametrize("path", ["/refuse", "/timeout"])
+def test_an_answer_without_reading_a_big_body_does_not_deadlock(
+    server: RunningServer, number: int, path: str
+) -> None:
+    """One server waits in the last ``send()`` until somebody has read its queue."""
+    path = f"{path}/{number}"
+    with server.connect() as client:
+        client.socket.settimeout(5)
+        client.request("POST", path, "Content-Length: 5000000")
+        try:
+            for _ in range(50):
+                client.send(b"x" * 100_000)
+        except OSError:
+            pass  # the server may close while we send: it has said all that it had to say
+        try:
+            status, _ = client.response()
+            assert status in (413, 504)
+        except ConnectionResetError:
+            pass
+    server.wait_for(path, "returned")
+
+
+def test_a_half_closed_connection_is_a_disconnect(server: RunningServer, number: int) -> None:
+    """C80: the protocol cannot tell it from one; documented."""
+    path = f"/sleep/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        client.socket.shutdown(socket.SHUT_WR)
+        server.wait_for(path, "stopped")
+
+
+def test_many_clients_that_hang_up_at_once(server: RunningServer, number: int) -> None:
+    """W11: nothing is logged, and the server is as before."""
+    paths = [f"/sleep/{number}-{index}" for index in range(50)]
+    clients = [server.connect() for _ in paths]
+    for client, path in zip(clients, paths, strict=True):
+        client.request("GET", path)
+    for path in paths:
+        server.wait_for(path, "entered")
+    for index, client in enumerate(clients):
+        client.hang_up("reset" if index % 2 else "close")
+    for path in paths:
+        server.wait_for(path, "stopped")
+        server.wait_for(path, "returned")
+    with server.connect() as client:
+        client.request("POST", f"/upload/now/{number}", "Content-Length: 3", body=b"abc")
+        assert client.response()[0] == 200
