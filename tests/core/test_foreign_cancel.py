@@ -52,8 +52,8 @@ def by_token(operation: Cancelable, token: CancelationToken) -> object:
     return token.cancel_sync()
 
 
-def by_thread(operation: Cancelable, token: CancelationToken) -> object:
-    return in_thread(operation.cancel_sync)
+def by_thread(operation: Cancelable, token: CancelationToken) -> None:
+    in_thread(operation.cancel_sync)
 
 
 def by_deadline(operation: Cancelable, token: CancelationToken) -> object:

@@ -46,7 +46,7 @@ async def live(ending: str, parts: list[weakref.ref[object]], shared: Cancelatio
     operation.on_complete(lambda _context, thing=thing: None)  # type: ignore[misc]
     operation.on_cancel(lambda _context, thing=thing: None)  # type: ignore[misc]
     operation.on_error(lambda _context, _error, thing=thing: None)  # type: ignore[misc]
-    operation.on_progress(lambda *_, thing=thing: None)  # type: ignore[misc]
+    operation.on_progress(lambda *_, thing=thing: None)
     assert operation.token is not None
     parts += [weakref.ref(each) for each in (thing, token, operation, operation.token)]
     parent = Cancelable()

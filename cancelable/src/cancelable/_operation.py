@@ -349,6 +349,8 @@ class Operation(Awaited):
         return True
 
     def _set_deadline(self, when: float) -> None:
+        if when == self._deadline:
+            return
         self._notice_deadline()
         self._deadline = when
         if self._ending is None and self._scope is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 
@@ -41,14 +42,27 @@ class DisconnectSource(CancelationSource):
         self._task = anyio.get_current_task().id
         self._watches = False
         self._left = False
-        self._kept: deque[Message] = deque()
-        self._reader = anyio.Lock(fast_acquire=True)
-        self._body_is_read = anyio.Event()
-        if request._stream_consumed or not _has_body(request):  # pyright: ignore[reportPrivateUsage]
-            self._body_is_read.set()
+        self._body_is_read = (
+            request._stream_consumed  # pyright: ignore[reportPrivateUsage]
+            or not _has_body(request)
+        )
         self._server_receive = request.receive
         # Whatever the endpoint reads, it reads through its request.
         request._receive = self.receive  # pyright: ignore[reportPrivateUsage]
+
+    # Most blocks end before anybody reads: these are made when they are needed.
+
+    @functools.cached_property
+    def _kept(self) -> deque[Message]:
+        return deque()
+
+    @functools.cached_property
+    def _reader(self) -> anyio.Lock:
+        return anyio.Lock(fast_acquire=True)
+
+    @functools.cached_property
+    def _end_of_body(self) -> anyio.Event:
+        return anyio.Event()
 
     @property
     def needs_task(self) -> bool:
@@ -64,7 +78,8 @@ class DisconnectSource(CancelationSource):
 
     async def watch(self) -> None:
         """Read until the client has left."""
-        await self._body_is_read.wait()
+        if not self._body_is_read:
+            await self._end_of_body.wait()
         while not self._left:
             async with self._reader:
                 message = await self._next()
@@ -111,8 +126,9 @@ class DisconnectSource(CancelationSource):
             # the token of its request.
             self._left = True
             await get_request_token(self._request).cancel(self.reason, CLIENT_LEFT)
-        if self._left or not message.get("more_body", False):
-            self._body_is_read.set()
+        if not self._body_is_read and (self._left or not message.get("more_body", False)):
+            self._body_is_read = True
+            self._end_of_body.set()
         return message
 
 
