@@ -6,6 +6,7 @@ Holds to: S3, S5.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 
 import anyio
@@ -302,6 +303,11 @@ async def test_asyncio_task_group_around_a_block_ends_as_usual() -> None:
             group.create_task(fail())
     assert [str(each) for each in caught.value.exceptions] == ["sibling"]
     assert operation.cancel_reason is CancelationReason.EXTERNAL
+    if sys.version_info < (3, 13):
+        # Up to then a TaskGroup does not take its own cancel of the body back.
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.uncancel() == 0
 
 
 # -- groups of tasks -------------------------------------------------------------------------

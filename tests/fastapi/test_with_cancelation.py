@@ -61,7 +61,7 @@ def application_of(endpoints: dict[str, AnyFunction], decorator: Decorator) -> F
 
 @FORMS
 def test_the_openapi_document_is_the_same(decorator: Decorator) -> None:
-    """C71: not one parameter, name or text is added or lost."""
+    """F2: not one parameter, name or text is added or lost."""
     decorated = application_of(ENDPOINTS, decorator)
     assert decorated.openapi() == application_of(ENDPOINTS, lambda each: each).openapi()
 
@@ -69,7 +69,7 @@ def test_the_openapi_document_is_the_same(decorator: Decorator) -> None:
 @FORMS
 @BACKENDS
 def test_every_kind_of_parameter_arrives(decorator: Decorator, backend: str) -> None:
-    """C71: path, query, body, header, cookie, form, dependency, request, under any name."""
+    """F2: path, query, body, header, cookie, form, dependency, request, under any name."""
     app = application_of(ENDPOINTS, decorator)
     with TestClient(app, backend=backend) as client:  # type: ignore[arg-type]
         assert client.post("/nothing").json() == "ok"
@@ -139,7 +139,7 @@ def test_other_decorators_may_stand_above_and_below(backend: str) -> None:
 
 @BACKENDS
 def test_methods_of_an_object_may_be_endpoints(backend: str) -> None:
-    """C71: class-based views register bound methods."""
+    """F2: class-based views register bound methods."""
 
     class View:
         greeting = "hello"
@@ -175,7 +175,7 @@ STATUSES = {
 async def test_a_reason_becomes_its_status(
     setup: Setup, endpoint: AnyFunction, reason: CancelationReason
 ) -> None:
-    """C27, W7: with and without the middleware, in ``async def`` and ``def``."""
+    """W7: with and without the middleware, in ``async def`` and ``def``."""
     app = application(setup)
     app.get("/{why}")(with_cancelation(endpoint))
 
@@ -224,7 +224,7 @@ async def test_an_error_that_is_no_cancelation_is_raised_as_it_is(setup: Setup) 
 
 
 async def test_a_timeout_of_the_endpoint_is_a_504(setup: Setup) -> None:
-    """C09: and the work has stopped."""
+    """W6: and the work has stopped."""
     app = application(setup)
     stopped: list[bool] = []
 
@@ -242,7 +242,7 @@ async def test_a_timeout_of_the_endpoint_is_a_504(setup: Setup) -> None:
 
 
 async def test_a_timeout_of_the_endpoint_replaces_that_of_the_middleware() -> None:
-    """C09: a longer one, or none at all."""
+    """W6: a longer one, or none at all."""
     app = application("middleware", default_timeout=0.01)
 
     @app.get("/longer")

@@ -1,4 +1,4 @@
-"""Dependencies with ``yield`` around ours (C67): resources are released once in every ending."""
+"""Dependencies with ``yield`` around ours (F3): resources are released once in every ending."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def run_to_the_end(setup: Setup, ending: str, session: Session, endpoint: 
 async def test_a_session_around_a_block_is_closed_once(
     setup: Setup, ending: str, scope: Scope, session_first: bool
 ) -> None:
-    """C67: whichever is made first, in both of FastAPI's scopes, and for every ending."""
+    """F3: whichever is made first, in both of FastAPI's scopes, and for every ending."""
     resource = Session()
     ours = Depends(timed if ending == "timeout" else cancelable_dependency)
     theirs = Depends(resource.open, scope=scope)
@@ -111,7 +111,7 @@ async def test_a_session_around_a_block_is_closed_once(
 async def test_a_session_outlives_a_streamed_body(
     setup: Setup, ending: str, session_first: bool
 ) -> None:
-    """C67, F3: the block is in the body, and the session is there until the body is over."""
+    """F3: the block is in the body, and the session is there until the body is over."""
     resource = Session()
     ours = Depends(timed if ending == "timeout" else cancelable_dependency)
     theirs = Depends(resource.open)
@@ -142,7 +142,7 @@ async def test_a_session_outlives_a_streamed_body(
 
 
 async def test_a_dependency_with_yield_may_enter_ours_itself(setup: Setup) -> None:
-    """C12: entered and left in the task of the endpoint, around everything that follows."""
+    """F3: entered and left in the task of the endpoint, around everything that follows."""
     app = application(setup)
     endings: list[str] = []
 

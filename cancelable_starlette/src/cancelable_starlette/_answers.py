@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -36,7 +36,7 @@ class Answers:
         hook: Makes the response in place of ours.
     """
 
-    statuses: Mapping[CancelationReason, int] = STATUSES
+    statuses: Mapping[CancelationReason, int] = field(default_factory=lambda: STATUSES)
     hook: ResponseHook | None = None
 
     async def make(self, reason: CancelationReason, request: Request) -> Response:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from anyio.abc import TaskGroup
 from anyio.lowlevel import current_token
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable import CancelationReason, StatusCallback
 
@@ -141,11 +141,23 @@ class RequestCancelationMiddleware:
             self._services[loop] = service
             tasks.start_soon(service.run)
 
+        # The last word of the lifespan goes out when our own tasks have ended. One server cancels
+        # the lifespan's task as soon as it has heard it, and would end with that cancel.
+        last_words: list[Message] = []
+
+        async def hold_last_word(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                last_words.append(message)
+            else:
+                await send(message)
+
         async def serve() -> None:
             try:
-                await self.app(scope, receive, send)
+                await self.app(scope, receive, hold_last_word)
             finally:
                 # Before the tasks end: a request that comes now watches itself.
                 del self._services[loop]
 
         await run_beside(start, serve)
+        for message in last_words:
+            await send(message)
