@@ -164,6 +164,13 @@ def demo(session: nox.Session) -> None:
     session.run("python", "examples/demo.py", *session.posargs, interrupt_timeout=5)
 
 
+@nox.session(python=PYTHONS[-1])
+def bench(session: nox.Session) -> None:
+    """Measure what the packages cost beside what a program would use instead."""
+    session.install(*EDITABLE, *group("tests"), *group("bench"))
+    session.run("python", "benchmarks/core.py", *session.posargs)
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests and show which lines and branches none of them takes."""

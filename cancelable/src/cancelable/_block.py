@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 from ._callbacks import Callbacks, ErrorCallback, StatusCallback, checked_callback
 from ._cause import Cause
 from ._log import logger
-from ._loop import call_soon, clock_of, current_loop, task_is_done, task_of
+from ._loop import call_soon, current_loop, task_is_done
 from ._operation import Operation
 from ._reason import CancelationReason
 from ._registry import OperationRegistry
@@ -257,8 +257,8 @@ class Block(Operation):
         if self._register or self.keeper is not None:
             self._list()
         self._loop = loop
-        self._clock = clock = clock_of(loop)
-        self._task = task = task_of(loop)
+        self._clock = clock = loop.clock
+        self._task = task = loop.current_task()
         self._started_at = time.monotonic()
         self._block_around = around
         if around is not None and around._task is task:
@@ -270,7 +270,7 @@ class Block(Operation):
         if parent is not None:
             self._is_in_parents_task = isinstance(parent, Block) and parent._task is task
             cut = self._hard_cut()
-        self._scope = scope = loop.backend_class.create_cancel_scope(deadline=cut)
+        self._scope = scope = loop.backend.create_cancel_scope(deadline=cut)
         scope.__enter__()
         _current.set(self)
         # From here on a request from any thread finds the scope. Those that came before have
@@ -350,7 +350,7 @@ class Block(Operation):
         Returns:
             What ended the block, as ``_stop_sources`` does.
         """
-        if self._loop is None or task_of(self._loop) is not self._task:
+        if self._loop is None or self._loop.current_task() is not self._task:
             return exc
         closers: dict[Closer, None] = self.__dict__.pop("closers", {})
         for close in reversed(list(closers)):
@@ -423,7 +423,7 @@ class Block(Operation):
             if leaving is None and ended_by is not exc:
                 leaving = ended_by
             elif loop is not None and isinstance(leaving, CancelationError):
-                leaving = await _let_the_outer_go_first(leaving, loop.backend_class)
+                leaving = await _let_the_outer_go_first(leaving, loop.backend)
             if self._callbacks is not None:
                 await self._end(self._callbacks, leaving or ended_by)
             if leaving is not None:
@@ -443,7 +443,7 @@ class Block(Operation):
         if loop is None or scope is None:
             msg = "the block of a Cancelable is left before it was entered"
             raise RuntimeError(msg)
-        if task_of(loop) is not self._task:
+        if loop.current_task() is not self._task:
             return self._leave_astray(scope, exc)
         if self._deadline != math.inf or self._enclosing is not None or self._parent is not None:
             self._notice_deadline()
@@ -455,7 +455,7 @@ class Block(Operation):
                 return misnested
             self._close(OperationStatus.COMPLETED, self._first_cause())
             return None
-        is_cancel = _is_cancel(exc, loop.backend_class.cancelled_exception_class())
+        is_cancel = _is_cancel(exc, loop.backend.cancelled_exception_class())
         if is_cancel:
             self._settle_above()
         try:
@@ -521,7 +521,7 @@ class Block(Operation):
         assert self._loop is not None
         entered_by = self._task
         call_soon(self._loop, partial(setattr, scope, "deadline", math.inf))
-        native = self._loop.backend_class.cancelled_exception_class()
+        native = self._loop.backend.cancelled_exception_class()
         if exc is not None and (isinstance(exc, GeneratorExit) or _is_cancel(exc, native)):
             self._close(OperationStatus.CANCELLED, self.cause or Cause(CancelationReason.EXTERNAL))
         else:

@@ -8,10 +8,15 @@ been imported by whoever runs it.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
-from typing import Protocol, cast
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, cast
 
 from anyio.lowlevel import EventLoopToken, current_token
+
+if TYPE_CHECKING:  # anyio.abc brings sockets in, which a program may not need
+    from anyio.abc import AsyncBackend
 
 
 class _AsyncioLoop(Protocol):
@@ -33,75 +38,58 @@ class _TrioLowLevel(Protocol):
     def current_task(self) -> object: ...
 
 
-class _Library(Protocol):
-    """What differs between the loop libraries."""
+class Loop:
+    """One event loop, as far as operations need it.
 
-    def current_task(self) -> object: ...
-    def clock(self, native: object) -> Callable[[], float]: ...
-    def call_soon(self, native: object, callback: Callable[[], object]) -> bool: ...
+    Attributes:
+        native_token: anyio's native token; its identity is the loop's.
+        backend: anyio's backend of the loop, whose calls need not look it up again.
+        clock: anyio's time in seconds, readable in any thread.
+        current_task: The task that runs in this thread's loop; its identity is all that is
+            promised.
+    """
 
+    __slots__ = ("backend", "call_soon", "clock", "current_task", "native_token")
 
-class _Asyncio:
-    def __init__(self) -> None:
-        # The attribute, and not a method around it, because every block asks twice.
-        self.current_task: Callable[[], object] = sys.modules["asyncio"].current_task
-
-    def clock(self, native: object) -> Callable[[], float]:
-        loop: _AsyncioLoop = native  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
-        return loop.time
-
-    def call_soon(self, native: object, callback: Callable[[], object]) -> bool:
-        loop = cast(_AsyncioLoop, native)
-        try:
-            loop.call_soon_threadsafe(callback)
-        except RuntimeError:
-            if loop.is_closed():
-                return False
-            raise
-        return True
-
-
-class _Trio:
-    def __init__(self) -> None:
-        self._lowlevel = cast(_TrioLowLevel, sys.modules["trio"].lowlevel)
-        self.current_task: Callable[[], object] = self._lowlevel.current_task
-
-    def clock(self, native: object) -> Callable[[], float]:
-        return self._lowlevel.current_clock().current_time
-
-    def call_soon(self, native: object, callback: Callable[[], object]) -> bool:
-        try:
-            cast(_TrioToken, native).run_sync_soon(callback)
-        except RuntimeError:  # trio.RunFinishedError, the only error of this call
-            return False
-        return True
+    def __init__(self, token: EventLoopToken) -> None:
+        """Learn the loop that runs in this thread."""
+        self.native_token = token.native_token
+        self.backend: type[AsyncBackend] = token.backend_class
+        self.clock: Callable[[], float]
+        self.current_task: Callable[[], object]
+        self.call_soon: Callable[[Callable[[], object]], bool]
+        if hasattr(self.native_token, "call_soon_threadsafe"):
+            loop = cast(_AsyncioLoop, self.native_token)
+            self.clock = loop.time
+            self.current_task = sys.modules["asyncio"].current_task
+            self.call_soon = partial(_call_soon_on_asyncio, loop)
+        else:
+            lowlevel = cast(_TrioLowLevel, sys.modules["trio"].lowlevel)
+            self.clock = lowlevel.current_clock().current_time
+            self.current_task = lowlevel.current_task
+            self.call_soon = partial(_call_soon_on_trio, cast(_TrioToken, self.native_token))
 
 
-# By anyio's class of the backend. Filled where a loop of it is first seen; a second thread that
-# does so at the same time puts an equal object there.
-_libraries: dict[object, _Library] = {}
+class _Here(threading.local):
+    """The loop that this thread ran last; it is kept until the thread runs another."""
+
+    loop: Loop | None = None
 
 
-def _library_of(loop: EventLoopToken) -> _Library:
-    library = _libraries.get(loop.backend_class)
-    if library is None:
-        is_asyncio = hasattr(loop.native_token, "call_soon_threadsafe")
-        library = _libraries[loop.backend_class] = _Asyncio() if is_asyncio else _Trio()
-    return library
+_here = _Here()
 
 
-current_loop = current_token
-"""Return the token of the loop that runs in this thread (anyio's own function)."""
+def current_loop() -> Loop:
+    """Return the loop that runs in this thread.
 
-
-def clock_of(loop: EventLoopToken) -> Callable[[], float]:
-    """Return the clock of the running *loop*: anyio's time in seconds, readable in any thread."""
-    return _library_of(loop).clock(loop.native_token)
-
-
-def task_of(loop: EventLoopToken) -> object:
-    """Return the task that runs in this thread's *loop*; its identity is all that is promised."""
-    return _library_of(loop).current_task()
+    Raises:
+        anyio.NoEventLoopError: If no supported event loop runs in this thread.
+    """
+    token = current_token()
+    loop = _here.loop
+    if loop is None or loop.native_token is not token.native_token:
+        loop = _here.loop = Loop(token)
+    return loop
 
 
 def task_is_done(task: object) -> bool:
@@ -110,7 +98,7 @@ def task_is_done(task: object) -> bool:
     return done is not None and bool(done())
 
 
-def call_soon(loop: EventLoopToken, callback: Callable[[], object]) -> bool:
+def call_soon(loop: Loop, callback: Callable[[], object]) -> bool:
     """Have *loop* run a callback at its next turn; never wait for it.
 
     Safe from any thread, from another loop and from a signal handler: both loops document
@@ -123,4 +111,22 @@ def call_soon(loop: EventLoopToken, callback: Callable[[], object]) -> bool:
     Returns:
         False if the loop is closed, in which case nobody is left to tell.
     """
-    return _library_of(loop).call_soon(loop.native_token, callback)
+    return loop.call_soon(callback)
+
+
+def _call_soon_on_asyncio(loop: _AsyncioLoop, callback: Callable[[], object]) -> bool:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        if loop.is_closed():
+            return False
+        raise
+    return True
+
+
+def _call_soon_on_trio(token: _TrioToken, callback: Callable[[], object]) -> bool:
+    try:
+        token.run_sync_soon(callback)
+    except RuntimeError:  # trio.RunFinishedError, the only error of this call
+        return False
+    return True

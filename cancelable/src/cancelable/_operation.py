@@ -18,19 +18,21 @@ from functools import partial
 from typing import Protocol
 
 import anyio
-from anyio.lowlevel import EventLoopToken
 
 from ._answers import Awaited
 from ._cause import Cause
 from ._context import OperationContext
 from ._hold import Hold
 from ._ids import checked_id, new_id
-from ._loop import call_soon, current_loop
+from ._loop import Loop, call_soon, current_loop
 from ._outcome import CancelOutcome
 from ._progress import Progress, ProgressUpdate
 from ._reason import CancelationReason
 from ._status import OperationStatus
 from ._token import CancelationToken, set_event
+
+_NO_CHILDREN: dict[Operation, None] = {}
+
 
 class Keeper(Protocol):
     """What an operation tells the registry that lists it."""
@@ -51,7 +53,6 @@ class Operation(Awaited):
         "__dict__",
         "__weakref__",
         "_causes",
-        "_children",
         "_clock",
         "_cut",
         "_deadline",
@@ -92,7 +93,6 @@ class Operation(Awaited):
         self._metadata = metadata
         self._grace = grace
         self._causes: list[Cause] = []
-        self._children: dict[Operation, None] = {}
         self._timeout = math.inf
         self._deadline = math.inf
         self._cut = math.inf
@@ -100,7 +100,7 @@ class Operation(Awaited):
         self._end_cause: Cause | None = None
         self._failure: str | None = None
         self._scope: anyio.CancelScope | None = None
-        self._loop: EventLoopToken | None = None
+        self._loop: Loop | None = None
         self._clock: Callable[[], float] | None = None
         self._parent: Operation | None = None
         self._enclosing: Operation | None = None
@@ -148,6 +148,11 @@ class Operation(Awaited):
     def parent(self) -> Operation | None:
         """The operation under which this one is listed; found when the block is entered."""
         return self._parent
+
+    @property
+    def _children(self) -> dict[Operation, None]:
+        known: dict[Operation, None] | None = self.__dict__.get("children")
+        return _NO_CHILDREN if known is None else known
 
     @property
     def children(self) -> list[Operation]:
@@ -282,7 +287,8 @@ class Operation(Awaited):
         in between reaches it one way or the other. When it is cut is the parent's time: at
         once, or at the end of a grace that the parent has.
         """
-        self._children[child] = None
+        children: dict[Operation, None] = self.__dict__.setdefault("children", {})
+        children[child] = None
         causes = self._causes
         if causes:
             child._record(causes[0].below(self.operation_id))
@@ -658,7 +664,7 @@ class Operation(Awaited):
         """
         loop = current_loop()
         ended = anyio.Event()
-        waiting: dict[anyio.Event, EventLoopToken] = self.__dict__.setdefault("_waiting", {})
+        waiting: dict[anyio.Event, Loop] = self.__dict__.setdefault("_waiting", {})
         # The event goes in before the ending is looked up, as with every listener here.
         waiting[ended] = loop
         try:
@@ -671,7 +677,7 @@ class Operation(Awaited):
 
     def _tell_the_end(self) -> None:
         """Wake those who wait for the end; their loops may be others."""
-        waiting: dict[anyio.Event, EventLoopToken] | None = self.__dict__.get("_waiting")
+        waiting: dict[anyio.Event, Loop] | None = self.__dict__.get("_waiting")
         if waiting:
             for ended, loop in list(waiting.items()):
                 call_soon(loop, ended.set)
@@ -708,7 +714,7 @@ class OperationToken(CancelationToken):
         """Make the token of *operation*."""
         super().__init__()
         self._operation = weakref.ref(operation)
-        self._waiters: dict[anyio.Event, EventLoopToken] = {}
+        self._waiters: dict[anyio.Event, Loop] = {}
 
     @property
     def cause(self) -> Cause | None:

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Self, TypeAlias
 
 import anyio
-from anyio.lowlevel import EventLoopToken, checkpoint
+from anyio.lowlevel import checkpoint
 
 from ._answers import awaitable
 from ._log import logger
-from ._loop import call_soon, current_loop
+from ._loop import Loop, call_soon, current_loop
 
 ProgressCallback: TypeAlias = Callable[[str, object, Mapping[str, object] | None], object]
 """Called with the operation's id, the message and the metadata; plain, or async."""
@@ -136,7 +136,7 @@ class ProgressFeed:
         self._latest = progress.last
         self._seen: ProgressUpdate | None = None
         self._ended = ended
-        self._loop: EventLoopToken | None = None
+        self._loop: Loop | None = None
         self._changed: anyio.Event | None = None
         if not ended:
             # A reader that is dropped in the middle takes its place among the feeds with it.

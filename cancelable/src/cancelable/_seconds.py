@@ -26,11 +26,12 @@ def seconds(value: SupportsFloat | timedelta | None, name: str) -> float:
     """
     if value is None:
         return math.inf
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, (bool, str, bytes, bytearray)) or not hasattr(value, "__float__"):
-        msg = f"`{name}` must be a number of seconds, a timedelta or None, not {value!r}"
-        raise TypeError(msg)
+    if type(value) is not float and type(value) is not int:
+        if isinstance(value, timedelta):
+            return value.total_seconds()
+        if isinstance(value, (bool, str, bytes, bytearray)) or not hasattr(value, "__float__"):
+            msg = f"`{name}` must be a number of seconds, a timedelta or None, not {value!r}"
+            raise TypeError(msg)
     try:
         number = float(value)
     except OverflowError:

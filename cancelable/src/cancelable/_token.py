@@ -17,12 +17,12 @@ from functools import partial
 from typing import TypeAlias
 
 import anyio
-from anyio.lowlevel import EventLoopToken, checkpoint
+from anyio.lowlevel import checkpoint
 
 from ._cause import Cause
 from ._ids import new_id
 from ._log import logger
-from ._loop import call_soon, current_loop
+from ._loop import Loop, call_soon, current_loop
 from ._reason import CancelationReason
 from .exceptions import error_for
 
@@ -321,7 +321,7 @@ def _call_back(
         logger.exception("a callback of a cancelation token raised")
 
 
-def set_event(event: anyio.Event, loop: EventLoopToken, _cause: Cause, here: object) -> None:
+def set_event(event: anyio.Event, loop: Loop, _cause: Cause, here: object) -> None:
     """Set an event that a task of *loop* waits for: a listener, with its first two arguments."""
     if here is loop.native_token:
         event.set()
