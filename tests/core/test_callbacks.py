@@ -8,7 +8,7 @@ import pytest
 
 from cancelable import Cancelable, ManualCancelation, OperationContext, current_operation
 from tests.support.clock import in_virtual_time
-from tests.support.native import native_cancel, on_asyncio
+from tests.support.native import on_asyncio
 
 
 @pytest.fixture(scope="module")
@@ -236,8 +236,8 @@ async def test_a_counter_of_running_operations_ends_at_zero() -> None:
                 if number % 5 == 0:
                     await operation.cancel()
                 await anyio.sleep(number % 3)
-        except (ValueError, Exception) as error:
-            assert not isinstance(error, native_cancel())
+        except Exception:  # what is no native cancelation
+            return
 
     async with anyio.create_task_group() as tasks:
         for number in range(300):

@@ -197,9 +197,7 @@ async def test_a_thread_that_checks_after_the_end_gets_no_cancel_of_others() -> 
     with anyio.fail_after(5):
         with pytest.raises(ManualCancelation):
             async with Cancelable() as operation, anyio.create_task_group() as tasks:
-                tasks.start_soon(
-                    lambda: anyio.to_thread.run_sync(work, abandon_on_cancel=True)
-                )
+                tasks.start_soon(lambda: anyio.to_thread.run_sync(work, abandon_on_cancel=True))
                 await anyio.wait_all_tasks_blocked()
                 await operation.cancel()
         go_on.set()

@@ -255,7 +255,7 @@ async def test_an_own_cancelation_leaves_as_the_matching_error(cause: Cause) -> 
 
 async def test_an_own_timeout_is_a_timeout_error() -> None:
     """Code that catches TimeoutError catches an own deadline, with the time that was allowed."""
-    with pytest.raises(TimeoutError, match="1.5 seconds") as caught:
+    with pytest.raises(TimeoutError, match=r"1\.5 seconds") as caught:
         async with Cancelable.with_timeout(1.5):
             await anyio.sleep(3600)
     assert isinstance(caught.value, TimeoutCancelation)

@@ -95,9 +95,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 @pytest.mark.parametrize("looked_at", [False, True], ids=["unseen", "seen"])
-async def test_of_two_causes_the_first_counts(
-    first: Cause, second: Cause, looked_at: bool
-) -> None:
+async def test_of_two_causes_the_first_counts(first: Cause, second: Cause, looked_at: bool) -> None:
     """Every pair of causes, in both orders, whether or not anybody looked in between."""
     nest = Nest()
     left: CancelationError | None = None
@@ -134,9 +132,7 @@ async def test_the_cause_is_the_same_wherever_it_is_read(cause: Cause) -> None:
 
     def note(where: str) -> None:
         context = nest.middle.context
-        seen.append(
-            (where, context.cancel_reason, context.cancel_message, context.cancelled_at)
-        )
+        seen.append((where, context.cancel_reason, context.cancel_message, context.cancelled_at))
         assert nest.middle.cancel_reason is context.cancel_reason
         assert nest.middle.cancel_message == context.cancel_message
         assert nest.middle.token.reason is context.cancel_reason

@@ -65,9 +65,7 @@ def by_deadline(operation: Cancelable, token: CancelationToken) -> object:
 OWN = [by_operation, by_token, by_thread, by_deadline]
 
 
-async def start(
-    token: CancelationToken, level: list[int]
-) -> tuple[asyncio.Task[str], Cancelable]:
+async def start(token: CancelationToken, level: list[int]) -> tuple[asyncio.Task[str], Cancelable]:
     """Start a task that waits in a block, and then says whether it went on."""
     operation = Cancelable.with_token(token)
 

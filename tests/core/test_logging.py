@@ -46,9 +46,7 @@ async def test_a_completed_operation_is_heard_at_debug_alone(
 
 
 @pytest.mark.parametrize("reason", ["manual", "signal", "disconnect", "condition", "error"])
-async def test_a_cause_is_one_info_record(
-    caplog: pytest.LogCaptureFixture, reason: str
-) -> None:
+async def test_a_cause_is_one_info_record(caplog: pytest.LogCaptureFixture, reason: str) -> None:
     """Id, name, reason, message and duration; those below it stay at DEBUG."""
     with pytest.raises(CancelationError):
         async with Cancelable("mine", name="report") as operation:

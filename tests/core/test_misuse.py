@@ -29,7 +29,6 @@ from cancelable import (
 )
 from tests.support.native import on_asyncio
 
-
 # -- entering --------------------------------------------------------------------------------
 
 

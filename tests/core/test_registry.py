@@ -411,8 +411,7 @@ async def test_threads_may_use_the_registry_while_operations_come_and_go(
     statistics = registry.get_statistics()
     assert statistics["active_operations"] == 0
     total = sum(
-        int(str(statistics[key]))
-        for key in ("total_completed", "total_cancelled", "total_failed")
+        int(str(statistics[key])) for key in ("total_completed", "total_cancelled", "total_failed")
     )
     assert total == 600
     assert not registry._live

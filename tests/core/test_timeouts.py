@@ -23,7 +23,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
     return in_virtual_time(request.param)
 
 
-@pytest.mark.parametrize("timeout", [0, 0.0, -0.0, -1, -1e300, -math.inf, timedelta(0), timedelta(-1)])
+@pytest.mark.parametrize(
+    "timeout", [0, 0.0, -0.0, -1, -1e300, -math.inf, timedelta(0), timedelta(-1)]
+)
 async def test_a_used_up_budget_stops_at_the_first_checkpoint(timeout: float | timedelta) -> None:
     """Zero and less are no error: the block runs to its first checkpoint."""
     went_on = False
@@ -80,7 +82,7 @@ async def test_a_timeout_is_any_number_of_seconds(timeout: float | timedelta) ->
 @pytest.mark.parametrize("timeout", [math.nan, Decimal("NaN"), Decimal("sNaN"), 10**400], ids=repr)
 def test_a_number_that_is_no_duration_is_refused_where_it_is_given(timeout: float) -> None:
     """NaN and what no float holds are a ValueError of the constructor."""
-    with pytest.raises(ValueError, match="timeout|NaN"):
+    with pytest.raises(ValueError, match=r"timeout|NaN"):
         Cancelable.with_timeout(timeout)
 
 

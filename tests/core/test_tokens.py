@@ -14,8 +14,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -536,9 +536,7 @@ async def test_a_signal_at_every_line_of_a_cancel(
     assert winners == {"outer", "inner"}
 
 
-def note_message(
-    calls: list[tuple[CancelationToken, str | None]], token: CancelationToken
-) -> None:
+def note_message(calls: list[tuple[CancelationToken, str | None]], token: CancelationToken) -> None:
     calls.append((token, token.message))
 
 

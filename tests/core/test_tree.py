@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import chain
 
 import anyio
 import anyio.lowlevel
@@ -151,7 +152,7 @@ class Family:
         await self.run(self.parent, all_of_it)
 
     def reasons(self) -> dict[str, str | None]:
-        everybody = [self.parent, *self.children, *sum(self.grandchildren, [])]
+        everybody = [self.parent, *self.children, *chain.from_iterable(self.grandchildren)]
         return {
             str(each.name): None if each.cancel_reason is None else each.cancel_reason.value
             for each in everybody

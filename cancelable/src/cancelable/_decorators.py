@@ -57,7 +57,7 @@ def cancelable(
         TypeError: If the function is not async, or an argument is of the wrong kind.
         ValueError: If the timeout is not above zero.
     """
-    if callable(timeout):
+    if callable(timeout) or isinstance(timeout, (classmethod, staticmethod)):
         return cancelable()(timeout)
     allowed = None if timeout is None else limit(timeout, "timeout")
 

@@ -1,0 +1,1 @@
+"""Every public async operation of the core, cancelled at each of its checkpoints."""

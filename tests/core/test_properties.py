@@ -1,0 +1,1 @@
+"""Random trees of operations and random causes, against a small model."""
