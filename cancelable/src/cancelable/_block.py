@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import partial
 from logging import DEBUG, INFO
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeGuard, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -304,7 +304,7 @@ class Block(Operation):
         if not self._causes:
             return
         asked_above = self._causes[0].reason is CancelationReason.PARENT and any(
-            above._causes for above in self._ancestors()
+            above._causes for above in self._askers()
         )
         if self._hard_cut() <= now or not (asked_above or self._grace_is_running(now)):
             self._deliver(-math.inf)
@@ -341,6 +341,7 @@ class Block(Operation):
             for source in sources:
                 if source.needs_task:
                     self._tasks.start_soon(source.run)
+        self._deliver_if_due()
 
     async def _end_the_rest(self, exc: BaseException | None) -> BaseException | None:
         """Close the iterations that were left in the middle, then stop the sources.
@@ -402,7 +403,10 @@ class Block(Operation):
                 except Exception:
                     logger.exception("a source failed to stop: %r", source)
         for source in sources:
-            source.set_cancel_callback(None)
+            # One that was taken over from another operation goes on telling that one, which
+            # may be combined with more operations to come.
+            if source.tells(self._request):
+                source.set_cancel_callback(None)
         return exc
 
     # -- leaving -------------------------------------------------------------------------
@@ -424,6 +428,10 @@ class Block(Operation):
                 leaving = ended_by
             elif loop is not None and isinstance(leaving, CancelationError):
                 leaving = await _let_the_outer_go_first(leaving, loop.backend)
+            elif loop is not None and self._is_from_a_check(exc):
+                # The operation around it in this task would take the error for a failure.
+                leaving = await _let_the_outer_go_first(exc, loop.backend)
+                leaving = None if leaving is exc else leaving
             if self._callbacks is not None:
                 await self._end(self._callbacks, leaving or ended_by)
             if leaving is not None:
@@ -456,7 +464,7 @@ class Block(Operation):
             self._close(OperationStatus.COMPLETED, self._first_cause())
             return None
         is_cancel = _is_cancel(exc, loop.backend.cancelled_exception_class())
-        if is_cancel:
+        if is_cancel or isinstance(exc, CancelationError):
             self._settle_above()
         try:
             is_taken = scope.__exit__(type(exc), exc, exc.__traceback__)
@@ -495,6 +503,14 @@ class Block(Operation):
                 return around._causes[0].below(around.operation_id)
             around = around._block_around
         return None
+
+    def _is_from_a_check(self, exc: BaseException | None) -> TypeGuard[CancelationError]:
+        """Return whether a thread's check ended the block, inside another in the same task."""
+        return (
+            self._enclosing is not None
+            and self._ending is OperationStatus.CANCELLED
+            and isinstance(exc, CancelationError)
+        )
 
     def _first_cause(self) -> Cause | None:
         return self._causes[0] if self._causes else None

@@ -10,6 +10,7 @@ from functools import partial, wraps
 from types import EllipsisType
 from typing import ParamSpec, Self, TypeVar, cast
 
+import anyio
 from anyio.lowlevel import checkpoint
 
 from ._block import Block, current_block
@@ -464,7 +465,7 @@ class Cancelable(Block):
         name = None if self.name is None else f"{self.name} (shielded)"
         section = Cancelable.with_timeout(bound(timeout, "timeout"), name=name, parent=self)
         section._is_shield = reasons is None
-        hold = Hold(self, reasons or (), math.inf if reasons is None else self._nearest_cut())
+        hold = Hold(self, reasons or (), self._nearest_cut if reasons is not None else _never)
         holders = [] if reasons is None else [self, *self._ancestors()]
         cut: CancelationError | None = None
         try:
@@ -528,6 +529,10 @@ class Cancelable(Block):
         yield self.wrap
 
 
+def _never() -> float:
+    return math.inf
+
+
 def _checked_grace(value: float | timedelta) -> float:
     grace = seconds(value, "grace")
     if grace < 0:
@@ -540,8 +545,14 @@ def _report_from_worker(progress: Progress, update: ProgressUpdate) -> bool:
     """Report from a worker thread of anyio and wait for the listeners; False in other threads."""
     from anyio import NoEventLoopError, from_thread  # noqa: TID251 - a worker thread may block
 
+    async def report() -> None:
+        # Trio runs this in the task that waits for the thread. A cancelation of that task must
+        # not surface in the thread, whose result would be lost.
+        with anyio.CancelScope(shield=True):
+            await progress.report(update)
+
     try:
-        from_thread.run(progress.report, update)
+        from_thread.run(report)
     except NoEventLoopError:
         return False
     return True

@@ -57,7 +57,8 @@ def cancelable(
         TypeError: If the function is not async, or an argument is of the wrong kind.
         ValueError: If the timeout is not above zero.
     """
-    if callable(timeout) or isinstance(timeout, (classmethod, staticmethod)):
+    _refuse_wrapped(timeout)
+    if callable(timeout):
         return cancelable()(timeout)
     allowed = None if timeout is None else limit(timeout, "timeout")
 
@@ -243,6 +244,7 @@ def with_cancelable(
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         _refuse_plain(function)
+        _refuse_generator(function)
         place = _place_of(function, inject_param if inject else None)
 
         @wraps(function)
@@ -273,6 +275,7 @@ def with_current_operation(
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         _refuse_plain(function)
+        _refuse_generator(function)
         place = _place_of(function, inject_param)
 
         @wraps(function)
@@ -330,7 +333,7 @@ def _decorator(
 
     def decorate(function: FunctionT) -> FunctionT:
         _refuse_plain(function)
-        named = name or function.__name__
+        named = name or str(getattr(function, "__name__", type(function).__name__))
         place = _place_of(function, inject_param)
         if inspect.isasyncgenfunction(function):
             wrapped: object = _wrap_generator(function, make, named, place)
@@ -383,10 +386,23 @@ def _wrap_generator(
     return iterate
 
 
-def _refuse_plain(function: Callable[..., object]) -> None:
+def _refuse_generator(function: Callable[..., object]) -> None:
+    if inspect.isasyncgenfunction(function):
+        msg = (
+            f"{function.__qualname__!r} is an async generator, which nobody awaits; iterate over "
+            "it with `cancel.stream()`, or decorate it with `cancelable`"
+        )
+        raise TypeError(msg)
+
+
+def _refuse_wrapped(function: object) -> None:
     if isinstance(function, (classmethod, staticmethod)):
         msg = "put the decorator below @classmethod or @staticmethod"
         raise TypeError(msg)
+
+
+def _refuse_plain(function: Callable[..., object]) -> None:
+    _refuse_wrapped(function)
     if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
         msg = (
             f"{getattr(function, '__qualname__', function)!r} is not async, so nothing can "

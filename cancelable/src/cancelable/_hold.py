@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 
 import anyio
 
 from ._cause import Cause
+from ._loop import Loop, call_soon, current_loop
 from ._reason import CancelationReason
 
 
@@ -18,17 +20,29 @@ class Hold:
     whose scope keeps out what happens around it.
     """
 
-    __slots__ = ("_asks_parent", "_held", "_owner", "_reasons", "scope")
+    __slots__ = (
+        "_asks_parent",
+        "_held",
+        "_is_over",
+        "_loop",
+        "_nearest_cut",
+        "_owner",
+        "_reasons",
+        "scope",
+    )
 
     def __init__(
-        self, owner: object, reasons: Collection[CancelationReason | str], cut: float
+        self,
+        owner: object,
+        reasons: Collection[CancelationReason | str],
+        nearest_cut: Callable[[], float],
     ) -> None:
-        """Make a hold of *reasons* for the operation *owner*.
+        """Make a hold of *reasons* for the operation *owner*, in its loop.
 
         Args:
             owner: The operation whose section it is.
             reasons: What to hold back.
-            cut: When a deadline cuts the section, on anyio's clock.
+            nearest_cut: Tells when the section is to be cut, on anyio's clock.
 
         Raises:
             ValueError: If there is no such reason.
@@ -36,30 +50,49 @@ class Hold:
         self._owner = owner
         self._reasons = frozenset(CancelationReason.of(reason) for reason in reasons)
         self._asks_parent = CancelationReason.PARENT in self._reasons
-        self._held: list[Callable[[], object]] = []
-        self.scope = anyio.CancelScope(shield=True, deadline=cut)
+        self._held: deque[Callable[[], object]] = deque()
+        self._is_over = False
+        self._loop: Loop = current_loop()
+        self._nearest_cut = nearest_cut
+        self.scope = anyio.CancelScope(shield=True, deadline=nearest_cut())
 
     def keeps(self, asked: object, cause: Cause) -> bool:
         """Return whether a request to the operation *asked* is to be held back."""
         return cause.reason in self._reasons or (self._asks_parent and asked is not self._owner)
 
     def keep(self, ask_again: Callable[[], object]) -> None:
-        """Hold a request; one atomic step, so it may come from any thread."""
+        """Hold a request; it may come from any thread.
+
+        It goes in before the end of the section is looked for: one that comes while the others
+        are made is made by whoever comes second.
+        """
         self._held.append(ask_again)
+        if self._is_over:
+            self.release()
 
     def release(self) -> None:
         """Make the requests that were held, in the order in which they came."""
-        while self._held:
-            self._held.pop(0)()
+        self._is_over = True
+        while True:
+            try:
+                ask_again = self._held.popleft()
+            except IndexError:
+                return
+            ask_again()
 
-    def cut(self, when: float, now: float, message: str | None) -> None:
-        """End the section at *when*, because a request that it does not hold is the cause."""
-        if when <= now:
-            self.scope.cancel(message)
-        elif when < self.scope.deadline:
-            self.scope.deadline = when
+    def cut(self, here: object, message: str | None) -> None:
+        """End the section when the operation, or one around it, is to be cut by now.
 
-    def cut_at(self, when: float) -> None:
-        """Move the time at which a deadline cuts the section; infinity for never."""
-        if not math.isclose(when, self.scope.deadline) and not self.scope.cancel_called:
-            self.scope.deadline = when
+        Args:
+            here: The native token of the loop that runs this call; the operation around may
+                run in another loop than the section.
+            message: What the native cancelation shall say.
+        """
+        if here is not self._loop.native_token:
+            call_soon(self._loop, partial(self.cut, self._loop.native_token, message))
+        elif not self._is_over and not self.scope.cancel_called:
+            when = self._nearest_cut()
+            if when <= self._loop.clock():
+                self.scope.cancel(message)
+            else:
+                self.scope.deadline = when

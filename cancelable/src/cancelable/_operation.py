@@ -280,6 +280,18 @@ class Operation(Awaited):
                 yield above
             above = above._parent or above._enclosing
 
+    def _askers(self) -> Iterator[Operation]:
+        """Yield the operations above whose requests and deadlines reach this one, nearest first.
+
+        A shielded section hears of nothing, and what runs inside it hears of nothing beyond.
+        """
+        if self._is_shield:
+            return
+        for above in self._ancestors():
+            yield above
+            if above._is_shield:
+                return
+
     def _adopt(self, child: Operation) -> None:
         """List *child* underneath, and let it know what was asked here before.
 
@@ -290,7 +302,7 @@ class Operation(Awaited):
         children: dict[Operation, None] = self.__dict__.setdefault("children", {})
         children[child] = None
         causes = self._causes
-        if causes:
+        if causes and not child._is_shield:
             child._record(causes[0].below(self.operation_id))
 
     def _release(self, child: Operation) -> None:
@@ -377,7 +389,7 @@ class Operation(Awaited):
             if when != scope.deadline:
                 scope.deadline = when
             for hold in operation._holds:
-                hold.cut_at(operation._nearest_cut())
+                hold.cut(operation._native, operation._native_message())
             token: OperationToken | None = operation.__dict__.get("token")
             if token is not None:
                 token.wake_waiters()
@@ -412,13 +424,9 @@ class Operation(Awaited):
     def _nearest_cut(self) -> float:
         """Return when this operation or one above is cut, up to a shield in between."""
         when = min(self._deadline + self._grace, self._cut)
-        if self._is_shield:
-            return when
-        for above in self._ancestors():
+        for above in self._askers():
             cut = min(above._deadline + above._grace, above._cut)
             when = min(when, self._translate(cut, above))
-            if above._is_shield:
-                break
         return when
 
     def _translate(self, when: float, other: Operation) -> float:
@@ -436,7 +444,7 @@ class Operation(Awaited):
         """
         owner: Operation = self
         first = self._deadline
-        for above in self._ancestors():
+        for above in self._askers():
             if above._deadline == math.inf:
                 continue
             when = self._translate(above._deadline, above)
@@ -456,7 +464,7 @@ class Operation(Awaited):
             if self._deadline <= self._clock():
                 self._record(self._timed_out())
             return
-        for above in self._ancestors():
+        for above in self._askers():
             if above._causes:
                 self._record(above._causes[0].below(above.operation_id))
                 return
@@ -583,7 +591,7 @@ class Operation(Awaited):
             above, known, came = waiting.pop()
             below = known.below(above.operation_id)
             for child in list(above._children):
-                if child._ending is not None or child._causes:
+                if child._ending is not None or child._causes or child._is_shield:
                     continue
                 first, since = below, child._translate(came, above)
                 if child._was_due_before(since):
@@ -635,7 +643,7 @@ class Operation(Awaited):
         elif when < scope.deadline:
             scope.deadline = when
         for hold in self._holds:
-            hold.cut(when, now, self._native_message())
+            hold.cut(self._native, self._native_message())
 
     def _deliver_if_due(self) -> None:
         """Cut the block if its time has come and the loop has not noticed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -103,8 +104,10 @@ class CancelableStream(AsyncIterator[T], Generic[T]):
         step.set_partial_result({"count": self.count, "buffer": self.partial, "completed": False})
         fetched: list[T] = []
         is_exhausted = False
+        scope: anyio.CancelScope | None = None
         try:
             async with step:
+                scope = step._scope
                 await self._report()
                 await step.check_cancelation()
                 try:
@@ -112,10 +115,13 @@ class CancelableStream(AsyncIterator[T], Generic[T]):
                 except StopAsyncIteration:
                     is_exhausted = True
         except RuntimeError as error:
-            if fetched:
-                await self.aclose()
-                raise RuntimeError(SCOPE_LEFT_OPEN) from error
             await self._close_after(error)
+            if fetched and scope is not None:
+                # asyncio refuses to leave a scope before the one inside it, which is left by
+                # now; Trio has left both and refuses here.
+                with suppress(RuntimeError):
+                    scope.__exit__(None, None, None)
+                raise RuntimeError(SCOPE_LEFT_OPEN) from error
             raise
         except BaseException as error:
             await self._close_after(error)
@@ -139,6 +145,10 @@ class CancelableStream(AsyncIterator[T], Generic[T]):
             await self.aclose()
         except Exception as second:
             error.add_note(f"closing the source failed as well: {second!r}")
+        except BaseExceptionGroup as group:
+            # A task group around the `yield` wraps what closes a generator.
+            if group.split(GeneratorExit)[1] is not None:
+                raise
 
     async def aclose(self) -> None:
         """Close the source, in the calling task; harmless when the stream is over."""

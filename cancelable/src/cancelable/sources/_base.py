@@ -42,13 +42,13 @@ class CancelationSource:
         self.reason: CancelationReason = CancelationReason.of(reason)
         self.name: str = name or type(self).__name__
         self.scope: anyio.CancelScope | None = None
-        self._cause: Cause | None = None
+        self._causes: list[Cause] = []
         self._callback: CancelCallback | None = None
 
     @property
     def triggered(self) -> bool:
         """Whether the source has fired."""
-        return self._cause is not None
+        return bool(self._causes)
 
     @property
     def needs_task(self) -> bool:
@@ -84,8 +84,12 @@ class CancelationSource:
             )
             raise RuntimeError(msg)
         self._callback = callback
-        if callback is not None and self._cause is not None:
-            callback(self._cause)
+        if callback is not None and self._causes:
+            callback(self._causes[0])
+
+    def tells(self, callback: CancelCallback) -> bool:
+        """Return whether *callback* is the one that is told."""
+        return self._callback == callback
 
     def trigger(self, message: str | None = None, *, error: BaseException | None = None) -> None:
         """Fire: ask the operation to stop. Safe from any thread and from a signal handler.
@@ -114,9 +118,11 @@ class CancelationSource:
 
     def fire(self, cause: Cause) -> None:
         """Fire with a cause that is made already, and have its reason; the first one counts."""
-        if self._cause is None:
+        if self._causes:
+            return
+        self._causes.append(cause)
+        if self._causes[0] is cause:
             self.reason = cause.reason
-            self._cause = cause
             if self._callback is not None:
                 self._callback(cause)
 

@@ -87,7 +87,10 @@ class AnyOfSource(CompositeSource):
 
 
 class AllOfSource(CompositeSource):
-    """Fire when all of several sources have fired; the cause of the last one is kept."""
+    """Fire when all of several sources have fired; the cause of the last one is kept.
+
+    One that fails fires it at once, with its error as the cause.
+    """
 
     def __init__(self, sources: Sequence[CancelationSource], name: str | None = None) -> None:
         """Make a source of sources; see ``CompositeSource``."""
@@ -95,11 +98,13 @@ class AllOfSource(CompositeSource):
         super().__init__(sources, name)
 
     def one_fired(self, source: CancelationSource, cause: Cause) -> None:
-        """Fire with this cause if it was the last one missing.
+        """Fire with this cause if it was the last one missing, or if the source has failed.
 
+        One that has failed will never say what it was to say, so nothing is left to wait for.
         Two threads that fire the last two sources at once may both find the set complete;
         the source fires once all the same.
         """
         self.triggered_sources.add(source)
-        if len(self.triggered_sources) == len(self.sources):
+        is_complete = len(self.triggered_sources) == len(self.sources)
+        if is_complete or cause.reason is CancelationReason.ERROR:
             self.fire(cause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -58,6 +59,12 @@ class ConditionSource(CancelationSource):
         """
         if not callable(condition) and not isinstance(condition, SupportsWait):
             msg = f"`condition` must be a function or have an async wait(), not {condition!r}"
+            raise TypeError(msg)
+        if isinstance(condition, threading.Event):
+            msg = (
+                "`condition` must not be a threading.Event, whose wait() would block the loop; "
+                "give its `is_set`"
+            )
             raise TypeError(msg)
         self.condition: Condition | SupportsWait = condition
         self.check_interval: float = limit(check_interval, "check_interval")

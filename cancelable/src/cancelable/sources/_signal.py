@@ -43,6 +43,7 @@ class SignalSource(CancelationSource):
             signal.SIGINT,
             signal.SIGTERM,
         )
+        self._chains: list[_Chain] = []
         super().__init__(CancelationReason.SIGNAL, name)
 
     async def start_monitoring(self, scope: anyio.CancelScope) -> None:
@@ -57,15 +58,17 @@ class SignalSource(CancelationSource):
                 "cancel a token from a handler that the main thread installs"
             )
             raise RuntimeError(msg)
-        for number in self.signals:
-            _chain(number).add(self)
+        try:
+            for number in self.signals:
+                self._chains.append(_listen(number, self))
+        except BaseException:  # SIGKILL, for one, is a signal that nobody can listen to
+            await self.stop_monitoring()
+            raise
 
     async def stop_monitoring(self) -> None:
         """Stop listening, and give the handlers back."""
-        for number in self.signals:
-            chain = _chains.get(number)
-            if chain is not None:
-                chain.remove(self)
+        while self._chains:
+            self._chains.pop().remove(self)
 
     def received(self, number: int) -> None:
         """Fire because of a signal; runs in the signal handler."""
@@ -76,18 +79,22 @@ class SignalSource(CancelationSource):
 class _Chain:
     """Our handler of one signal: the sources that listen, and the handler before it."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, source: SignalSource) -> None:
+        """Put our handler on top; a signal may come before this returns."""
         self.number = number
-        self.sources: dict[SignalSource, None] = {}
-        self.before = signal.signal(number, self.handle)
-
-    def add(self, source: SignalSource) -> None:
-        self.sources[source] = None
+        self.sources: dict[SignalSource, None] = {source: None}
+        before = signal.getsignal(number)
+        # A server that saved our handler and put it back when nobody listened any more.
+        while isinstance(left := getattr(before, "__self__", None), _Chain) and not left.sources:
+            before = left.before
+        self.before = before
+        signal.signal(number, self.handle)
 
     def remove(self, source: SignalSource) -> None:
         self.sources.pop(source, None)
         if not self.sources:
-            del _chains[self.number]
+            if _chains.get(self.number) is self:
+                del _chains[self.number]
             # Somebody may have put another handler on top: then it is not ours to take away.
             if signal.getsignal(self.number) == self.handle and self.before is not None:
                 signal.signal(self.number, self.before)
@@ -108,10 +115,12 @@ class _Chain:
 _chains: dict[int, _Chain] = {}
 
 
-def _chain(number: int) -> _Chain:
+def _listen(number: int, source: SignalSource) -> _Chain:
+    """Have a source told of a signal: by our handler if that is on top, else by a new one."""
     chain = _chains.get(number)
-    if chain is None:
-        chain = _chains[number] = _Chain(number)
+    if chain is None or signal.getsignal(number) != chain.handle:
+        chain = _chains[number] = _Chain(number, source)
+    chain.sources[source] = None
     return chain
 
 

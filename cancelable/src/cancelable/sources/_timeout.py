@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import anyio
@@ -31,11 +32,18 @@ class TimeoutSource(CancelationSource):
             ValueError: If the timeout is NaN.
         """
         self.timeout: float = seconds(timeout, "timeout")
+        self._deadline = math.inf
         super().__init__(CancelationReason.TIMEOUT, name)
+
+    async def start_monitoring(self, scope: anyio.CancelScope) -> None:
+        """Start the clock, as a part of another source."""
+        self._deadline = anyio.current_time() + self.timeout
+        if self.timeout <= 0:
+            self.fire(self.timed_out())
 
     async def watch(self) -> None:
         """Wait until the time has passed."""
-        await anyio.sleep(max(self.timeout, 0.0))
+        await anyio.sleep_until(self._deadline)
         self.fire(self.timed_out())
 
     def timed_out(self) -> Cause:
