@@ -69,7 +69,7 @@ class Server:
             self.lines.append(line.rstrip())
             if self.shows_lines:
                 print("  " + line.rstrip(), flush=True)
-            if found := re.search(r"unning on http://127\.0\.0\.1:(\d+)", line):
+            if found := re.search(r"[Rr]unning on http://127\.0\.0\.1:(\d+)", line):
                 self._port.put(int(found[1]))
         self._port.put(None)
 

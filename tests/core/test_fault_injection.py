@@ -6,11 +6,13 @@ waits on a token, no reader of progress; what ends, ends once; what was begun is
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 
 import anyio
 import anyio.lowlevel
@@ -38,11 +40,13 @@ from cancelable import (
     cancelable_with_signal,
     cancelable_with_token,
     chunked_cancelable_stream,
+    current_operation,
     with_cancelable,
     with_current_operation,
     with_timeout,
 )
 from cancelable.testing import cancel_at_each_checkpoint
+from tests.support.native import on_asyncio
 
 
 @dataclass
@@ -64,15 +68,15 @@ class Run:
             self.begun.append(str(context.name))
             await anyio.lowlevel.checkpoint()
 
-        async def end(context: OperationContext) -> None:
+        async def take_a_step(*_: object) -> None:
             await anyio.lowlevel.checkpoint()
+
+        def end(context: OperationContext, *_: object) -> None:
             self.ended.append(str(context.name))
 
-        async def end_failed(context: OperationContext, error: BaseException) -> None:
-            await end(context)
-
-        operation.on_start(begin).on_complete(end).on_cancel(end).on_error(end_failed)
-        return operation
+        operation.on_start(begin)
+        operation.on_complete(take_a_step).on_cancel(take_a_step).on_error(take_a_step)
+        return operation.on_complete(end).on_cancel(end).on_error(end)
 
     def check(self) -> None:
         """Check that all is given back."""
@@ -113,15 +117,15 @@ def program(function: Program) -> Program:
     return function
 
 
-async def some_steps(count: int = 3) -> None:
-    for _ in range(count):
+async def some_steps(steps: int = 3) -> None:
+    for _ in range(steps):
         await anyio.lowlevel.checkpoint()
 
 
-async def numbers(run: Run, count: int = 4) -> AsyncGenerator[int]:
+async def numbers(run: Run) -> AsyncGenerator[int]:
     run.begun.append("source")
     try:
-        for number in range(count):
+        for number in range(4):
             await anyio.lowlevel.checkpoint()
             yield number
     finally:
@@ -388,3 +392,66 @@ async def test_nothing_is_left_wherever_a_cancel_comes(name: str) -> None:
     report = await cancel_at_each_checkpoint(play, check=check)
     report.assert_clean()
     assert report.checkpoints > 0
+
+
+class Counted:
+    """Await something, and call a function with the number of each suspension."""
+
+    def __init__(self, awaited: Awaitable[object], passing: Callable[[int], object]) -> None:
+        self.awaited = awaited
+        self.passing = passing
+
+    def __await__(self) -> Generator[object, object, object]:
+        inner = self.awaited.__await__()
+        number, sent = 0, None
+        thrown: BaseException | None = None
+        while True:
+            try:
+                waits_for = inner.throw(thrown) if thrown is not None else inner.send(sent)
+            except StopIteration as done:
+                return done.value
+            number += 1
+            self.passing(number)
+            sent, thrown = None, None
+            try:
+                sent = yield waits_for
+            except BaseException as error:
+                thrown = error
+
+
+@on_asyncio
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_nothing_is_left_wherever_a_task_is_cancelled(name: str) -> None:
+    """`task.cancel()` comes once and finds the code at each of its suspensions."""
+    began_with = Bell.subscribed
+
+    async def play(run: Run, cut: int) -> bool:
+        def passing(number: int) -> None:
+            if number == cut:
+                task = asyncio.current_task()
+                assert task is not None
+                cancelled.append(task.cancel())
+
+        cancelled: list[bool] = []
+        with OperationRegistry().as_default() as registry, suppress(asyncio.CancelledError):
+            await Counted(PROGRAMS[name](run), passing)
+        assert not registry.list_operations()
+        assert current_operation() is None
+        return bool(cancelled)
+
+    with anyio.fail_after(20):
+        for cut in count(1):
+            run = Run()
+            task = asyncio.create_task(play(run, cut))
+            was_cancelled = await task
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+            # Such a cancel cuts through a shield: the section need not have come to its end.
+            run.begun, run.ended = (
+                [each for each in names if each != "section"] for names in (run.begun, run.ended)
+            )
+            run.check()
+            assert Bell.subscribed == began_with
+            if not was_cancelled:
+                break
+    assert cut > 1

@@ -27,7 +27,7 @@ from ._seconds import limit as bound
 from ._status import OperationStatus
 from ._token import CancelationToken, checked_token
 from .exceptions import CancelationError, error_for
-from .sources import CancelationSource, TimeoutSource
+from .sources import CancelationSource, TimeoutSource, stop_all
 
 if TYPE_CHECKING:  # anyio.abc brings sockets in, which a program may not need
     from anyio.abc import AsyncBackend, TaskGroup
@@ -42,9 +42,6 @@ ASTRAY = (
     "found, of a fixture, or of a context manager driven by a framework. Enter it in the task "
     "that runs the work, or iterate with `Cancelable.stream()`, which holds no scope open"
 )
-
-STOP_LIMIT = 1.0
-"""Seconds that the sources of an operation may take to stop at its end."""
 
 Closer: TypeAlias = Callable[[], Awaitable[None]]
 
@@ -396,12 +393,10 @@ class Block(Operation):
                 await tasks.__aexit__(None, None, None)
             except BaseException as late:
                 exc = exc or late
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + STOP_LIMIT):
-            for source in reversed(sources):
-                try:
-                    await source.stop_monitoring()
-                except Exception:
-                    logger.exception("a source failed to stop: %r", source)
+        try:
+            await stop_all(sources)
+        except BaseException as late:
+            exc = exc or late
         for source in sources:
             # One that was taken over from another operation goes on telling that one, which
             # may be combined with more operations to come.

@@ -50,6 +50,7 @@ class Callbacks:
         self, calls: list[tuple[Callable[..., object], tuple[object, ...]]]
     ) -> None:
         deadline = None
+        cut: BaseException | None = None
         for callback, arguments in calls:
             try:
                 answer = callback(*arguments)
@@ -60,7 +61,17 @@ class Callbacks:
             if waiting is not None:
                 if deadline is None:
                     deadline = anyio.current_time() + self.limit
-                await _await_until(deadline, waiting, callback)
+                try:
+                    await _await_until(deadline, waiting, callback)
+                except anyio.get_cancelled_exc_class() as cancel:
+                    # asyncio's own task.cancel() cuts through a shield; the callbacks that
+                    # follow are called all the same.
+                    cut = cut or cancel
+        try:
+            if cut is not None:
+                raise cut
+        finally:
+            del cut
 
 
 async def _await_until(deadline: float, answer: Awaitable[object], callback: object) -> None:

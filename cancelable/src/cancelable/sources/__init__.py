@@ -1,6 +1,6 @@
 """The things that can stop an operation, and the base for writing one's own."""
 
-from ._base import CancelationSource
+from ._base import CancelationSource, stop_all
 from ._composite import AllOfSource, AnyOfSource, CompositeSource
 from ._condition import Condition, ConditionSource, SupportsWait
 from ._resources import ResourceConditionSource
@@ -18,4 +18,5 @@ __all__ = [
     "SignalSource",
     "SupportsWait",
     "TimeoutSource",
+    "stop_all",
 ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import anyio
 
 from .._cause import Cause
+from .._log import logger
 from .._reason import CancelationReason
 
 CancelCallback: TypeAlias = Callable[[Cause], object]
 """Takes the cause of a source that has fired; safe from any thread."""
+
+STOP_LIMIT = 1.0
+"""Seconds that the sources of an operation may take to stop at its end."""
 
 
 class CancelationSource:
@@ -138,3 +142,27 @@ class CancelationSource:
     def __repr__(self) -> str:
         state = "triggered" if self.triggered else "watching"
         return f"<{type(self).__name__} {self.name!r} {state}>"
+
+
+async def stop_all(sources: Sequence[CancelationSource]) -> None:
+    """Stop sources, the last first, each of them whatever becomes of the others.
+
+    This is shielded for as long as it may take. asyncio's own ``task.cancel()`` cuts through
+    a shield: it is raised when all have been stopped.
+    """
+    late: BaseException | None = None
+    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + STOP_LIMIT) as limit:
+        for source in reversed(sources):
+            try:
+                await source.stop_monitoring()
+            except Exception:
+                logger.exception("a source failed to stop: %r", source)
+            except BaseException as error:
+                late = late or error
+        if late is not None and limit.cancel_called:
+            raise late  # the limit takes what is its own
+    try:
+        if late is not None and not limit.cancelled_caught:
+            raise late
+    finally:
+        del late

@@ -9,7 +9,7 @@ import anyio
 
 from .._cause import Cause
 from .._reason import CancelationReason
-from ._base import CancelationSource
+from ._base import CancelationSource, stop_all
 
 
 class CompositeSource(CancelationSource):
@@ -56,14 +56,12 @@ class CompositeSource(CancelationSource):
                 await source.start_monitoring(scope)
                 begun.append(source)
         except BaseException:
-            for source in reversed(begun):
-                await source.stop_monitoring()
+            await stop_all(begun)
             raise
 
     async def stop_monitoring(self) -> None:
         """End each source, the last first."""
-        for source in reversed(self.sources):
-            await source.stop_monitoring()
+        await stop_all(self.sources)
 
     async def run(self) -> None:
         """Run each source that needs a task in one of its own."""

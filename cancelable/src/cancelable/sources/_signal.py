@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import anyio
 
@@ -21,6 +21,8 @@ from .._reason import CancelationReason
 from ._base import CancelationSource
 
 Handler: TypeAlias = Callable[[int, FrameType | None], object]
+Installed: TypeAlias = Handler | int | signal.Handlers | None
+"""What ``signal.getsignal`` tells of a signal."""
 
 
 class SignalSource(CancelationSource):
@@ -79,11 +81,13 @@ class SignalSource(CancelationSource):
 class _Chain:
     """Our handler of one signal: the sources that listen, and the handler before it."""
 
+    before: Installed
+
     def __init__(self, number: int, source: SignalSource) -> None:
         """Put our handler on top; a signal may come before this returns."""
         self.number = number
         self.sources: dict[SignalSource, None] = {source: None}
-        before = signal.getsignal(number)
+        before: Installed = signal.getsignal(number)
         # A server that saved our handler and put it back when nobody listened any more.
         while isinstance(left := getattr(before, "__self__", None), _Chain) and not left.sources:
             before = left.before
@@ -106,7 +110,7 @@ class _Chain:
             source.received(number)
         before = self.before
         if callable(before) and not (waiting and _ends_the_process(before)):
-            cast(Handler, before)(number, frame)
+            before(number, frame)
         elif before is signal.SIG_DFL and not waiting:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -1,0 +1,159 @@
+"""The operations of this process, as a bus tells of them; what lives here is answered here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+
+from .._cause import Cause
+from .._context import OperationContext
+from .._loop import current_loop
+from .._operation import Operation
+from .._registry import OperationRegistry
+from ._feed import Doorbell, Watch
+from ._info import CancelInfo, OperationInfo, ProgressInfo, Worker
+from ._labels import Labels, labels, matches, values
+from ._payload import cut, plain, plain_mapping
+from ._request import CancelRequest
+from ._result import CancelResult
+from ._state import OperationState
+
+
+class Here:
+    """Find, describe, cancel and watch the operations of one registry.
+
+    Safe from any thread. The registry is followed only while somebody watches.
+    """
+
+    def __init__(self, registry: OperationRegistry, worker: Worker | None = None) -> None:
+        """Tell of the operations of *registry*.
+
+        Args:
+            registry: Where the operations are listed.
+            worker: What this process is called on the bus.
+        """
+        self.registry = registry
+        self.worker = worker
+        self._bells: dict[Operation, dict[Doorbell, None]] = {}
+        # Guards the table of watchers where one comes or goes, never where an operation is
+        # cancelled, reports or ends: those only read it.
+        self._lock = threading.Lock()
+
+    def find(self, operation_id: str, wanted: Labels) -> tuple[Operation | None, bool]:
+        """Look for a live operation.
+
+        Args:
+            operation_id: The id.
+            wanted: What its metadata must contain.
+
+        Returns:
+            The operation if it is live here and matches, and whether the id is live here.
+        """
+        operation = self.registry.get_operation(operation_id)
+        if operation is None:
+            return None, False
+        fits = not wanted or matches(labels(operation.metadata), wanted)
+        return (operation if fits else None), True
+
+    def remembered(self, operation_id: str, wanted: Labels) -> OperationInfo | None:
+        """Return how an operation ended that ran here, if that is remembered and matches."""
+        context = self.registry.get(operation_id)
+        if context is None or not matches(labels(context.metadata), wanted):
+            return None
+        return self._describe(context, None)
+
+    def info(self, operation: Operation) -> OperationInfo:
+        """Return the record of an operation of this process."""
+        update = operation.last_update
+        progress = None
+        if update is not None:
+            progress = ProgressInfo(
+                message=plain(update.message),
+                metadata=plain_mapping(update.metadata),
+                at=round(update.at, 3),
+            )
+        return self._describe(operation.context, progress)
+
+    def cancel(self, operation: Operation, request: CancelRequest) -> CancelResult:
+        """Ask an operation of this process to stop; call it from a task."""
+        here = current_loop().native_token
+        outcome = operation._request(request.cause, grace=request.grace, here=here)
+        return CancelResult(outcome, self.info(operation), delivered=True)
+
+    @contextmanager
+    def watch(self, operation: Operation) -> Generator[Watch]:
+        """Give the watcher of an operation of this process."""
+        bell = Doorbell()
+        self._follow(operation, bell)
+        try:
+
+            async def look() -> OperationInfo:
+                return self.info(operation)
+
+            yield Watch(self.info(operation), bell, look)
+        finally:
+            self._unfollow(operation, bell)
+
+    def entered(self, operation: Operation) -> None:
+        """Take no notice: nobody watches an operation before it begins."""
+
+    def reported(self, operation: Operation) -> None:
+        """Ring for those who watch an operation; safe from any thread."""
+        bells = self._bells.get(operation)
+        if bells:
+            for bell in list(bells):
+                bell.ring()
+
+    left = reported
+
+    def _follow(self, operation: Operation, bell: Doorbell) -> None:
+        with self._lock:
+            if not self._bells:
+                self.registry.add_observer(self)
+            self._bells.setdefault(operation, {})[bell] = None
+        operation.token._listen(bell, partial(_ring, bell))
+        # The operation may have ended between the look that found it and the line above that
+        # follows it; then nobody else would ring.
+        if operation.status.is_terminal:
+            bell.ring()
+
+    def _unfollow(self, operation: Operation, bell: Doorbell) -> None:
+        operation.token._unlisten(bell)
+        with self._lock:
+            bells = self._bells[operation]
+            del bells[bell]
+            if not bells:
+                del self._bells[operation]
+            if not self._bells:
+                self.registry.remove_observer(self)
+
+    def _describe(self, context: OperationContext, progress: ProgressInfo | None) -> OperationInfo:
+        cancel = None
+        if context.cancel_reason is not None:
+            at = context.cancelled_at
+            cancel = CancelInfo(
+                reason=context.cancel_reason,
+                message=None if context.cancel_message is None else cut(context.cancel_message),
+                by=None if context.cancel_source is None else cut(context.cancel_source),
+                at=None if at is None else round(at.timestamp(), 3),
+            )
+        start, end = context.start_time, context.end_time
+        return OperationInfo(
+            id=context.id,
+            state=OperationState.of(context.status),
+            name=None if context.name is None else cut(context.name),
+            metadata=values(labels(context.metadata)),
+            parent_id=context.parent_id,
+            worker=self.worker,
+            started_at=None if start is None else round(start.timestamp(), 3),
+            ended_at=None if end is None else round(end.timestamp(), 3),
+            progress=progress,
+            cancel=cancel,
+            error=None if context.error is None else cut(context.error),
+        )
+
+
+def _ring(bell: Doorbell, _cause: Cause, _here: object) -> None:
+    bell.ring()
