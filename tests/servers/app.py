@@ -14,20 +14,28 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from cancelable import OperationContext
+from cancelable import Cancelable, CancelationToken, OperationContext
 from cancelable_starlette import (
     CancelableRoute,
+    CancelableWebSocket,
     RequestCancelationMiddleware,
     cancelable_streaming_response,
+    get_request_operation,
 )
+
+GRACE = 0.3
+"""Seconds between telling streams and sockets of a shutdown and cutting them."""
+
+shutdown = CancelationToken()
 
 
 def note(path: str, event: str, detail: object = None) -> None:
     """Tell the test what happened to the request of *path*."""
-    print(json.dumps([path, event, detail]), file=sys.stdout, flush=True)  # noqa: T201
+    print(json.dumps([path, event, detail]), file=sys.stdout, flush=True)
 
 
 async def sleep(request: Request) -> Response:
@@ -58,6 +66,36 @@ async def stream(request: Request) -> Response:
     if "ours" in path:
         return cancelable_streaming_response(chunks())
     return StreamingResponse(chunks())
+
+
+async def farewell(request: Request) -> Response:
+    """Stream until the server shuts down, say so, and end."""
+    path = request.url.path
+    operation = get_request_operation(request)
+    assert operation is not None
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"data: hello\n\n"
+        note(path, "entered")
+        if "heeds" in path:
+            yield f"data: {await operation.wait_cancelling()}\n\n".encode()
+        else:
+            await anyio.sleep_forever()
+
+    return cancelable_streaming_response(chunks())
+
+
+async def plain(request: Request) -> Response:
+    """Answer after the grace of a shutdown."""
+    note(request.url.path, "entered")
+    await anyio.sleep(3 * GRACE)
+    return PlainTextResponse("done")
+
+
+async def stop(request: Request) -> Response:
+    """Say that the server shuts down, as one may who embeds it."""
+    shutdown.cancel_sync("signal")
+    return PlainTextResponse("stopping")
 
 
 async def flood(request: Request) -> Response:
@@ -110,6 +148,32 @@ async def background(request: Request) -> Response:
     return PlainTextResponse("accepted", background=BackgroundTask(work))
 
 
+async def socket(websocket: WebSocket) -> None:
+    """Echo, or send and wait, or do not accept; the path says which."""
+    path = websocket.url.path
+    note(path, "entered")
+    try:
+        if "unaccepted" in path:
+            await anyio.sleep_forever()
+        await websocket.accept()
+        await websocket.send_text("hello")
+        if "echo" in path:
+            async for text in websocket.iter_text():
+                note(path, "got", text)
+                await websocket.send_text(text)
+        elif "timeout" in path:
+            async with Cancelable.with_timeout(0.05) as cancel:
+                await CancelableWebSocket(websocket, cancel).receive_text()
+        elif "ticks" in path:
+            while True:
+                await anyio.sleep(0.01)
+                await websocket.send_text("tick")
+        else:
+            await anyio.sleep_forever()
+    finally:
+        note(path, "stopped")
+
+
 class Pass(BaseHTTPMiddleware):
     """A layer that does nothing, as its kind does it."""
 
@@ -126,6 +190,10 @@ def routes() -> list[BaseRoute]:
         Route("/upload/{kind}/{id}", upload, methods=["POST"]),
         Route("/refuse/{id}", refuse, methods=["POST"]),
         Route("/background/{id}", background),
+        Route("/farewell/{kind}", farewell),
+        Route("/plain", plain),
+        Route("/stop", stop),
+        WebSocketRoute("/socket/{kind}/{id}", socket),
         CancelableRoute("/timeout/{id}", sleep, timeout=0.1, methods=["GET", "POST"]),
     ]
 
@@ -145,7 +213,7 @@ def outermost(app: ASGIApp) -> ASGIApp:
             await app(scope, receive, send)
             how = "returned"
         finally:
-            if scope["type"] == "http":
+            if scope["type"] != "lifespan":
                 note(scope["path"], how)
 
     return wrapped
@@ -156,5 +224,10 @@ layers = [
     for count in (1, 2)
 ]
 app = outermost(
-    RequestCancelationMiddleware(Starlette(routes=[*layers, *routes()]), on_cancel=note_end)
+    RequestCancelationMiddleware(
+        Starlette(routes=[*layers, *routes()]),
+        on_cancel=note_end,
+        shutdown=shutdown,
+        shutdown_grace=GRACE,
+    )
 )

@@ -13,7 +13,7 @@ from tests.servers.app import app
 def run_uvicorn(listener: socket.socket, http: str, loop: str) -> None:
     import uvicorn
 
-    config = uvicorn.Config(app, http=http, loop=loop, lifespan="on")  # type: ignore[arg-type]
+    config = uvicorn.Config(app, http=http, loop=loop, lifespan="on")
     uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -52,11 +52,26 @@ def run_hypercorn_on_trio(config: object) -> None:
     trio.run(main)
 
 
+def run_hypercorn_as_its_command_does(listener: socket.socket, backend: str) -> None:
+    """Run it in a worker process, which gets no signal."""
+    from hypercorn.config import Config
+    from hypercorn.run import run
+
+    config = Config()
+    config.application_path = "tests.servers.app:app"
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.errorlog = "-"
+    config.worker_class = backend
+    run(config)
+
+
 if __name__ == "__main__":
     kind, _, rest = sys.argv[1].partition("-")
     listener = socket.socket(fileno=int(sys.argv[2]))
     if kind == "uvicorn":
         http, _, loop = rest.partition("-")
         run_uvicorn(listener, http, loop or "asyncio")
+    elif rest.startswith("worker-"):
+        run_hypercorn_as_its_command_does(listener, rest.removeprefix("worker-"))
     else:
         run_hypercorn(listener, rest)

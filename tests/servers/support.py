@@ -21,6 +21,20 @@ LIMIT = 20.0
 """Seconds after which a test that waits for a server fails: a safety net, never a measurement."""
 
 
+def assert_quiet(log: str, *expected: str) -> None:
+    """Fail if the log of a server has a record above INFO, or a traceback.
+
+    Args:
+        log: The log.
+        expected: Lines that belong there on this server, once each.
+    """
+    for line in expected:
+        assert log.count(line) == 1, log
+        log = log.replace(line, "")
+    for word in ("ERROR", "WARNING", "CRITICAL", "Traceback", "Exception"):
+        assert word not in log, log
+
+
 class RunningServer:
     """A server in a process of its own, and what its handlers tell."""
 
@@ -31,7 +45,8 @@ class RunningServer:
             kind: Which one, as ``tests/servers/launch.py`` spells it.
         """
         self.kind = kind
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in stop()
+        self.returncode: int | None = None
+        self._log = tempfile.TemporaryFile("w+")
         self._events: queue.SimpleQueue[tuple[str, str, object]] = queue.SimpleQueue()
         self._seen: list[tuple[str, str, object]] = []
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
@@ -82,11 +97,19 @@ class RunningServer:
         self._log.seek(0)
         return self._log.read()
 
+    def terminate(self) -> None:
+        """Tell the server to stop."""
+        self._process.send_signal(signal.SIGTERM)
+
     def stop(self) -> str:
         """End the server and return its log."""
-        self._process.send_signal(signal.SIGTERM)
+        self.terminate()
+        return self.wait()
+
+    def wait(self) -> str:
+        """Wait until the server has ended, and return its log."""
         try:
-            self._process.wait(LIMIT)
+            self.returncode = self._process.wait(LIMIT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -127,13 +150,19 @@ class Client:
         """Send more."""
         self.socket.sendall(data)
 
-    def read(self, count: int) -> bytes:
-        """Read at least *count* bytes, which are kept for ``response``."""
-        while len(self._received) < count:
-            data = self.socket.recv(65536)
-            if not data:
-                break
-            self._received += data
+    def read_until(self, text: bytes) -> bytes:
+        """Read until *text* has come; what was read is kept for ``response``."""
+        while text not in self._received:
+            self._more()
+        return self._received
+
+    def read_to_the_end(self) -> bytes:
+        """Read until the server closes the connection, and return all of it."""
+        try:
+            while data := self.socket.recv(65536):
+                self._received += data
+        except ConnectionResetError:
+            pass
         return self._received
 
     def response(self) -> tuple[int, bytes]:
@@ -155,6 +184,30 @@ class Client:
             raise AssertionError(msg)
         self._received += data
         return data
+
+    def open_websocket(self, path: str) -> None:
+        """Open a WebSocket (RFC 6455, section 4.1)."""
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+        upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", key)
+        self.request("GET", path, *upgrade)
+
+    def wait_until_open(self) -> int:
+        """Read the answer to the handshake, and return its status."""
+        head, _, self._received = self.read_until(b"\r\n\r\n").partition(b"\r\n\r\n")
+        return int(head.split()[1])
+
+    def send_frame(self, opcode: int, payload: bytes) -> None:
+        """Send a short frame; a mask of zeros is one (RFC 6455, section 5.2)."""
+        assert len(payload) < 126
+        self.send(bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload)
+
+    def read_frame(self) -> tuple[int, bytes]:
+        """Read a short frame, and return its opcode and payload."""
+        while len(self._received) < 2 or len(self._received) < 2 + self._received[1]:
+            self._more()
+        opcode, length = self._received[0] & 0x0F, self._received[1]
+        payload, self._received = self._received[2 : 2 + length], self._received[2 + length :]
+        return opcode, payload
 
     def hang_up(self, how: str) -> None:
         """Leave, with a FIN or with a reset."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import anyio
@@ -17,9 +18,11 @@ from cancelable_starlette import RequestCancelationMiddleware
 from cancelable_starlette.testing import (
     GRANIAN,
     HYPERCORN,
+    SILENT,
     UVICORN,
     ScriptedConnection,
     ServerBehaviour as Server,
+    lifespan,
 )
 from tests.starlette.support import (
     Watch,
@@ -227,6 +230,29 @@ async def test_reading_ahead_stops_at_a_bound_and_goes_on(
     assert connection.body == b"".join(chunks)
 
 
+async def test_the_bound_in_total_holds_back_reading_ahead(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W3: what one request holds, another may not."""
+    release = anyio.Event()
+    first = ScriptedConnection("POST", body=[b"a" * 1024] * 5)
+    second = ScriptedConnection("POST", body=[b"b" * 1024] * 5)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        await release.wait()
+        await respond(send)
+
+    app = RequestCancelationMiddleware(application(handle), read_ahead_in_total=1024)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run, app, first, watch)
+        await first.wait_for_reads(1)
+        tasks.start_soon(run, app, second, "alone")
+        await anyio.sleep(1)
+        assert (len(first.delivered), len(second.delivered)) == (1, 0)
+        release.set()
+
+
 async def test_the_bound_in_total_holds_back_all_and_lets_each_reader_go_on(
     anyio_backend: object, watch: Watch
 ) -> None:
@@ -342,10 +368,13 @@ async def test_an_early_answer_to_a_big_body_does_not_deadlock(
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, status=413)
 
+    began = anyio.current_time()
     await run(RequestCancelationMiddleware(application(handle)), connection, watch)
 
     assert connection.complete
     assert connection.status == 413
+    # Time is virtual: had the body waited for the request to come of age, some had passed.
+    assert anyio.current_time() == began
 
 
 async def test_the_answer_to_a_timeout_does_not_deadlock_either(
@@ -390,6 +419,27 @@ async def test_what_receive_raises_reaches_the_application(
 
     assert seen == ["broken", "broken"]
     assert connection.status == 200
+
+
+async def test_the_watcher_is_gone_before_the_request_ends(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W13: on a server that never says anything, nobody waits for it."""
+    connection = ScriptedConnection(server=SILENT)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        await connection.wait_for_reads(1)
+        await respond(send)
+        await anyio.wait_all_tasks_blocked()
+
+    app = RequestCancelationMiddleware(application(handle))
+    async with lifespan(app) if watch == "service" else contextlib.nullcontext():
+        began = anyio.current_time()
+        await connection.run(app)
+
+        assert connection.cancelled_reads == 1
+        assert anyio.current_time() - began < 1
 
 
 async def test_a_look_is_recognised_by_its_deadline(anyio_backend: object) -> None:

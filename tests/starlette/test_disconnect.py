@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import pytest
@@ -132,6 +132,7 @@ async def test_a_stream_is_cancelled_before_its_first_byte_and_in_the_middle(
 ) -> None:
     """W1: there is no gap between the handler and its stream."""
     for messages in (0, 2, 3):
+        in_the_middle = messages > 0
         closed: list[int] = []
         connection = ScriptedConnection(leave_after_messages=messages or None)
 
@@ -148,13 +149,13 @@ async def test_a_stream_is_cancelled_before_its_first_byte_and_in_the_middle(
             receive: Receive,
             send: Send,
             connection: ScriptedConnection = connection,
-            stream: AsyncIterator[bytes] | None = numbers() if messages else None,
+            in_the_middle: bool = in_the_middle,
+            numbers: Callable[[], AsyncIterator[bytes]] = numbers,
         ) -> None:
-            if stream is None:
-                connection.leave()
-                await sleep_forever()
-            else:
-                await StreamingResponse(stream)(scope, receive, send)
+            if in_the_middle:
+                await StreamingResponse(numbers())(scope, receive, send)
+            connection.leave()
+            await sleep_forever()
 
         app = application(handle)
         await run(RequestCancelationMiddleware(app), connection, watch)
@@ -231,7 +232,7 @@ async def test_a_name_fits_in_one_line_of_a_log(anyio_backend: object) -> None:
 async def test_the_token_and_the_operation_are_found_and_the_reason_outlives_the_request(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """The scope has the token, also for a middleware around ours, after the end (C88)."""
+    """The scope has the token, also for a middleware around ours, after the end."""
     seen: list[object] = []
     connection = ScriptedConnection()
 
@@ -258,7 +259,7 @@ async def test_the_token_and_the_operation_are_found_and_the_reason_outlives_the
 async def test_the_disconnect_is_answered_to_every_later_read(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """W4: servers that say it once say it to all of us (C39)."""
+    """W4: servers that say it once say it to all of us."""
     seen: list[Message | None] = []
     connection = ScriptedConnection(server=HYPERCORN)
 
@@ -336,7 +337,7 @@ async def test_a_middleware_around_us_gets_a_response_for_nobody(
 async def test_a_server_that_never_tells_makes_nobody_wait(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C40, C68: the request ends when the application does, and the watcher with it."""
+    """The request ends when the application does, and the watcher with it."""
     connection = ScriptedConnection(server=SILENT)
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -363,7 +364,7 @@ async def test_a_stream_ends_alike_on_every_version_of_the_protocol(
     send_after_leave: str,
     disconnect: str,
 ) -> None:
-    """C42: Starlette's stream takes two paths; what happens is the same."""
+    """Starlette's stream takes two paths; what happens is the same."""
     closed: list[str] = []
     server = ServerBehaviour(
         spec_version=spec_version,
@@ -396,7 +397,7 @@ async def test_a_stream_ends_alike_on_every_version_of_the_protocol(
 async def test_a_send_that_says_the_client_is_gone_is_a_disconnect(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C41: an OSError of a connection is quiet, one of the file system is the handler's."""
+    """An OSError of a connection is quiet, one of the file system is the handler's."""
     reasons: list[CancelationReason | None] = []
     connection = ScriptedConnection(send_errors=[None, OSError("gone")], server=SILENT)
 
@@ -419,7 +420,7 @@ async def test_a_send_that_says_the_client_is_gone_is_a_disconnect(
 async def test_a_handler_that_swallows_the_cancel_has_one_outcome(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C30: a response that is made after a swallowed cancel reaches nobody, and ends nothing."""
+    """A response that is made after a swallowed cancel reaches nobody, and ends nothing."""
     connection = ScriptedConnection()
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -456,7 +457,7 @@ async def test_an_error_in_the_cleanup_of_a_cancelled_handler_is_not_hidden(
 async def test_a_client_disconnect_error_of_starlette_is_quiet(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C20: an upload that ends early is no error of ours, also in a shield."""
+    """An upload that ends early is no error of ours, also in a shield."""
     connection = ScriptedConnection("POST", body=[b"a"] * 3, leave_after_chunks=2, pause=0.001)
 
     async def endpoint(request: Request) -> Response:

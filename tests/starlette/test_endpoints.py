@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import pytest
@@ -17,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cancelable import Cancelable, CancelationError, CancelationReason
+from cancelable import Cancelable, CancelationError, CancelationReason, OperationContext
 from cancelable_starlette import (
     CancelableRoute,
     RequestCancelationMiddleware,
@@ -77,22 +78,24 @@ class Method(HTTPEndpoint):
         return await wait(request)
 
 
+def form_of(endpoint: Callable[..., object], methods: list[str] | None = None) -> ASGIApp:
+    return Starlette(routes=[Route("/{rest}", endpoint, methods=methods)])
+
+
 FORMS: dict[str, ASGIApp] = {
-    name: Starlette(routes=[Route("/{rest}", endpoint, methods=methods)])
-    for name, endpoint, methods in [
-        ("bare", bare, ["GET", "POST"]),
-        ("called", called, ["GET", "POST"]),
-        ("class", Whole, None),
-        ("method", Method, None),
-    ]
-} | {"route": Starlette(routes=[CancelableRoute("/{rest}", wait, methods=["GET", "POST"])])}
+    "bare": form_of(bare, ["GET", "POST"]),
+    "called": form_of(called, ["GET", "POST"]),
+    "class": form_of(Whole),
+    "method": form_of(Method),
+    "route": Starlette(routes=[CancelableRoute("/{rest}", wait, methods=["GET", "POST"])]),
+}
 
 
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> ASGIApp:
     """Each way to give settings to an endpoint."""
     stopped.clear()
-    return FORMS[request.param]
+    return FORMS[str(request.param)]
 
 
 @pytest.fixture(params=["middleware", "bare"])
@@ -205,7 +208,7 @@ async def test_an_exception_handler_of_the_application_does_not_come_first(
 
 
 async def test_a_route_may_let_the_work_go_on(anyio_backend: object, watch: Watch) -> None:
-    """W5, C37: ``continue`` hides the disconnect until the response is complete."""
+    """W5: ``continue`` hides the disconnect until the response is complete."""
     seen: list[object] = []
     connection = ScriptedConnection(leave_after=0.02)
 
@@ -253,11 +256,11 @@ async def test_an_upload_that_ends_early_is_told_under_continue(
 async def test_a_stream_goes_on_for_nobody_under_continue(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C37: the producer finishes, and writes nothing to the dead connection."""
+    """The producer finishes, and writes nothing to the dead connection."""
     made: list[int] = []
     connection = ScriptedConnection(leave_after_messages=3)
 
-    async def numbers() -> object:
+    async def numbers() -> AsyncIterator[bytes]:
         for number in range(20):
             made.append(number)
             yield b"x"
@@ -276,7 +279,7 @@ async def test_a_stream_goes_on_for_nobody_under_continue(
 async def test_a_route_may_cancel_where_the_application_continues(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """W5, C21: an override in the other direction, also after the client has left."""
+    """W5: an override in the other direction, also after the client has left."""
     stopped.clear()
     connection = ScriptedConnection("GET", "/slow", leave_after=0.01)
 
@@ -364,7 +367,7 @@ def test_bad_settings_are_refused() -> None:
             CancelableRoute("/", wait, timeout=bad)
     for wrong in (True, "1", [1]):
         with pytest.raises(TypeError, match="`timeout`"):
-            with_cancelation(timeout=wrong)  # type: ignore[call-overload]
+            with_cancelation(timeout=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`until`"):
         with_cancelation(until="later")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="`on_disconnect`"):
@@ -400,15 +403,17 @@ async def test_a_cancelation_error_after_the_start_is_left_to_the_middleware(
     """No second start."""
 
     async def endpoint(request: Request) -> Response:
-        async def numbers() -> object:
+        async def numbers() -> AsyncIterator[bytes]:
             yield b"1"
             raise CancelationError(CancelationReason.MANUAL)
 
         return StreamingResponse(numbers())
 
+    facts: list[OperationContext] = []
     app = Starlette(routes=[CancelableRoute("/", endpoint)])
-    for outer in (app, RequestCancelationMiddleware(app)):
+    for outer in (app, RequestCancelationMiddleware(app, on_cancel=facts.append)):
         connection = ScriptedConnection()
         await run(outer, connection)
         assert connection.starts == 1
         assert not connection.complete
+    assert [each.cancel_reason for each in facts] == [CancelationReason.MANUAL]

@@ -60,7 +60,7 @@ async def test_no_base_http_middleware_hides_the_disconnect(
     outside: int,
     kind: type[BaseHTTPMiddleware],
 ) -> None:
-    """W1, C02, C13: inside of us or around us, whatever their number; and none raises."""
+    """W1: inside of us or around us, whatever their number; and none raises."""
     stopped: list[bool] = []
     connection = ScriptedConnection("POST", body=b"abc", server=server)
 
@@ -83,7 +83,7 @@ async def test_no_base_http_middleware_hides_the_disconnect(
 async def test_a_timeout_is_a_504_behind_any_number_of_layers(
     anyio_backend: object, watch: Watch, layers: int
 ) -> None:
-    """C13: not the layer's 500."""
+    """Not the layer's 500."""
     connection = ScriptedConnection()
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -168,7 +168,7 @@ async def test_of_two_timeouts_the_smaller_counts(
 async def test_requests_are_chosen_by_method_and_by_predicate(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """W5, C86: a request that is not chosen passes untouched; the full path is known."""
+    """W5: a request that is not chosen passes untouched; the full path is known."""
     watched: dict[tuple[str, str], bool] = {}
 
     async def endpoint(request: Request) -> Response:

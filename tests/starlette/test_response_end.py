@@ -48,7 +48,7 @@ class Pass(BaseHTTPMiddleware):
 async def test_background_tasks_finish_after_the_client_has_left(
     anyio_backend: object, watch: Watch, server: ServerBehaviour, layers: int
 ) -> None:
-    """C05: the client has its response; what runs behind it is not about the client."""
+    """The client has its response; what runs behind it is not about the client."""
     finished: list[int] = []
     connection = ScriptedConnection(server=server)
 
@@ -72,7 +72,7 @@ async def test_background_tasks_finish_after_the_client_has_left(
 async def test_many_healthy_requests_are_all_completed(
     anyio_backend: object, server: ServerBehaviour
 ) -> None:
-    """C04: the server's disconnect at the end of a response is none, not even for a look."""
+    """The server's disconnect at the end of a response is none, not even for a look."""
     calls: list[OperationContext] = []
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +110,7 @@ async def test_many_healthy_requests_are_all_completed(
 async def test_the_end_of_a_response_is_found(
     anyio_backend: object, watch: Watch, messages: list[Message]
 ) -> None:
-    """C90: all messages pass untouched, and a disconnect counts until the very last one."""
+    """All messages pass untouched, and a disconnect counts until the very last one."""
     finished: list[bool] = []
     has_trailers = len(messages) > 1
     start: Message = {"type": "http.response.start", "status": 200, "headers": []}
@@ -135,7 +135,7 @@ async def test_the_end_of_a_response_is_found(
 async def test_trailers_that_are_due_keep_a_response_open(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C90: the last body message is not the end of a response that announced trailers."""
+    """The last body message is not the end of a response that announced trailers."""
     start: Message = {"type": "http.response.start", "status": 200, "headers": [], "trailers": True}
     connection = ScriptedConnection()
     finished: list[bool] = []

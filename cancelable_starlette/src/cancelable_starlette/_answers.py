@@ -49,6 +49,14 @@ class Answers:
         if self.hook is not None:
             made = self.hook(reason, request)
             return await made if isinstance(made, Awaitable) else made
+        return self.plain(reason)
+
+    def plain(self, reason: CancelationReason) -> Response:
+        """Return the response that says why, without asking the hook.
+
+        Args:
+            reason: Why.
+        """
         detail = DETAILS.get(reason, "the request could not be completed")
         content = {"detail": detail, "reason": reason.value}
         return JSONResponse(content, status_code=status_for(reason, self.statuses))

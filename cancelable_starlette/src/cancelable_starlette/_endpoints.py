@@ -21,9 +21,10 @@ from cancelable import CancelationError, CancelationReason
 
 from ._answers import Answers, ResponseHook
 from ._exchange import HTTPExchange, cancelation_in
-from ._request import EXCHANGE_KEY, exchange_of
+from ._request import EXCHANGE_KEY, Exchange, exchange_of
 from ._serving import Settings, end_as_cancelled, open_exchange, serve
 from ._settings import OnDisconnect, Until, duration, function, one_of
+from ._socket import SocketExchange
 from ._status import CLIENT_CLOSED_REQUEST, STATUSES
 from ._watchers import watch_alone
 
@@ -79,15 +80,16 @@ def with_cancelation(
 
     def decorate(endpoint: Endpoint) -> Endpoint:
         given: object = endpoint
-        if isinstance(given, type) and issubclass(given, HTTPEndpoint):
-            return cast(Endpoint, _decorated_class(given, settings))
-        if not callable(given) or isinstance(given, (type, BaseRoute)):
-            msg = (
-                "`with_cancelation` decorates a function or an HTTPEndpoint, below the decorator "
-                f"of the route, not {given!r}"
-            )
-            raise TypeError(msg)
-        return cast(Endpoint, _decorated_function(given, settings))
+        if isinstance(given, type):
+            if issubclass(given, HTTPEndpoint):
+                return cast(Endpoint, _decorated_class(given, settings))
+        elif callable(given) and not isinstance(given, BaseRoute):
+            return cast(Endpoint, _decorated_function(given, settings))
+        msg = (
+            "`with_cancelation` decorates a function or an HTTPEndpoint, below the decorator "
+            f"of the route, not {given!r}"
+        )
+        raise TypeError(msg)
 
     return decorate if endpoint is None else decorate(endpoint)
 
@@ -100,6 +102,7 @@ class EndpointSettings:
     until: Until
     on_disconnect: OnDisconnect | None
     answers: Answers | None
+    close_codes: Mapping[CancelationReason, int] | None = None
 
     @classmethod
     def checked(
@@ -109,6 +112,7 @@ class EndpointSettings:
         on_disconnect: OnDisconnect | None,
         response_hook: ResponseHook | None,
         statuses: Mapping[CancelationReason, int] | None,
+        close_codes: Mapping[CancelationReason, int] | None = None,
     ) -> EndpointSettings:
         """Return the settings, or refuse them; see ``with_cancelation``."""
         one_of(until, "until", ("start", "end"))
@@ -119,9 +123,9 @@ class EndpointSettings:
         if response_hook is not None or statuses is not None:
             answers = Answers(STATUSES if statuses is None else statuses, response_hook)
         seconds = None if timeout is ... else duration(timeout, "timeout")
-        return cls(seconds, until, on_disconnect, answers)
+        return cls(seconds, until, on_disconnect, answers, close_codes)
 
-    async def apply_to(self, exchange: HTTPExchange) -> None:
+    async def apply_to(self, exchange: Exchange) -> None:
         """Change what the middleware said about a request.
 
         Args:
@@ -129,6 +133,8 @@ class EndpointSettings:
         """
         if self.answers is not None:
             exchange.answers = self.answers
+        if self.close_codes is not None and isinstance(exchange, SocketExchange):
+            exchange.close_codes = self.close_codes
         if self.on_disconnect is not None:
             await exchange.follow(self.on_disconnect)
         if self.timeout is not None:
@@ -209,7 +215,8 @@ class EndpointSettings:
         try:
             await watch_alone(exchange, call)
         finally:
-            await exchange.close()
+            if exchange.stop():
+                await exchange.close()
             del scope[EXCHANGE_KEY]
         return results[-1]
 
@@ -247,7 +254,7 @@ def _request_among(
 ) -> Request:
     for value in (*args, *kwargs.values()):
         if isinstance(value, Request):
-            return value
+            return cast(Request, value)
     msg = f"`with_cancelation` needs the Request, and {function!r} was called without one"
     raise TypeError(msg)
 

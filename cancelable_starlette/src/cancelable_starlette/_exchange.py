@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from typing import cast
 
 import anyio
 from anyio import current_effective_deadline
@@ -26,6 +27,9 @@ logger = logging.getLogger("cancelable.starlette")
 CLIENT_LEFT = "the client left"
 """The message of a cancel that a disconnect caused."""
 
+SHUTTING_DOWN = "the server is shutting down"
+"""The message of a cancel that a shutdown caused."""
+
 
 class HTTPExchange(Inbox):
     """Watch one request, and let its response through as long as that makes sense.
@@ -43,6 +47,7 @@ class HTTPExchange(Inbox):
     answers = Answers()
     """What the client is told if the request is cancelled."""
     send_timeout = math.inf
+    _shutdown_grace: float | None = None  # seconds; a number once the server shuts down
     _ends_deadline_at_start = True
     _cap = math.inf
     _has_trailers = False
@@ -113,6 +118,16 @@ class HTTPExchange(Inbox):
     def _began_at(self) -> float:
         return anyio.current_time() - (self.operation.context.duration_seconds or 0.0)
 
+    async def shut_down(self, grace: float) -> None:
+        """Tell a response that is being streamed; let any other request finish.
+
+        Args:
+            grace: Seconds until a stream is cut.
+        """
+        self._shutdown_grace = grace
+        if self.started and not self.complete:
+            await self.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=grace)
+
     # -- for the application -------------------------------------------------------------
 
     async def send(self, message: Message) -> None:
@@ -135,12 +150,9 @@ class HTTPExchange(Inbox):
             if not (self.started and self._is_cut() and self._release()):
                 raise
         except OSError as exc:
-            # The ASGI specification (HTTP, from version 2.4) lets a server say so that the
-            # client is gone. An error of the file system, which a middleware may meet, has a
-            # number; a timeout of an operation is an OSError as well.
-            if isinstance(exc, TimeoutError) or not _is_of_a_connection(exc):
+            if not is_of_a_connection(exc):
                 raise
-            await self._leave()
+            await self._leave({"type": "http.disconnect"})
 
     async def _may_pass(self) -> bool:
         if self.complete:
@@ -187,18 +199,25 @@ class HTTPExchange(Inbox):
             await self._pass_on_start(message)
             return
         if self._is_last(kind, message):
-            self.operation.deadline = math.inf
+            self._end_deadline()
             self.finish()
+        elif self._shutdown_grace is not None and not self.operation.cancel_requested:
+            # Only now it has turned out to be a stream.
+            await self.shut_down(self._shutdown_grace)
         await self._server_send(message)
 
     async def _pass_on_start(self, message: Message) -> None:
         self.attempted = True
         self._has_trailers = bool(message.get("trailers", False))
         if self._ends_deadline_at_start:
-            self.operation.deadline = math.inf
+            self._end_deadline()
         await self._server_send(message)
         self.started = True
         self.invite()
+
+    def _end_deadline(self) -> None:
+        if self.operation.deadline != math.inf:
+            self.operation.deadline = math.inf
 
     def _is_last(self, kind: str, message: Message) -> bool:
         if kind in ("http.response.body", "http.response.zerocopysend"):
@@ -235,12 +254,23 @@ class HTTPExchange(Inbox):
             logger.debug("the server refused the response of a cancelled request", exc_info=True)
 
     async def _send_answer(self, message: Message) -> None:
-        if self._head["method"] == "HEAD" and message["type"] == "http.response.body":
+        if self._method == "HEAD" and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self.pass_on(message)
 
 
-def _is_of_a_connection(error: OSError) -> bool:
+def is_of_a_connection(error: OSError) -> bool:
+    """Return whether an error of ``send()`` says that the client is gone.
+
+    The ASGI specification (from version 2.4) lets a server say it so. An error of the file
+    system, which a middleware may meet, has a number; a timeout of an operation is an OSError
+    as well.
+
+    Args:
+        error: What ``send()`` raised.
+    """
+    if isinstance(error, TimeoutError):
+        return False
     return isinstance(error, ConnectionError) or error.errno is None
 
 
@@ -255,7 +285,7 @@ def cancelation_in(error: BaseException) -> CancelationError | None:
         if isinstance(seen, CancelationError):
             return seen
         if isinstance(seen, BaseExceptionGroup):
-            group: BaseExceptionGroup[BaseException] = seen
+            group = cast(BaseExceptionGroup[BaseException], seen)
             seen = group.exceptions[0] if len(group.exceptions) == 1 else None
         else:
             seen = seen.__cause__

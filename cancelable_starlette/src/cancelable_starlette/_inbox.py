@@ -1,4 +1,4 @@
-"""The messages of one HTTP request: one reader, nothing lost, and a disconnect that is kept.
+"""The messages of one client: one reader, nothing lost, and a disconnect that is kept.
 
 This room knows ASGI messages and nothing of operations; the design note ``0002`` says why it reads
 as it does. What it does otherwise than the server behind it, on purpose:
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 import anyio
@@ -27,6 +27,9 @@ from ._read_ahead import PER_MESSAGE, ReadAhead
 
 RETRY = 0.05
 """Seconds after which a watcher that the bound in total stopped looks whether there is room."""
+
+DISCONNECTS = ("http.disconnect", "websocket.disconnect")
+"""The types of the messages that say that the client is gone."""
 
 STOP_LIMIT = 1.0
 """Seconds that the end of a request waits for a server's ``receive()`` to take a cancel."""
@@ -56,6 +59,7 @@ class Inbox:
     """Whether reads wait for the end of the response instead of telling of a disconnect."""
     watcher: Watcher | None = None
     """Who runs the task that reads; None until the request is known to one."""
+    _disconnect: Message  # what said that the client has left
     _messages: deque[Message] | None = None
     _held = 0
     _watched = False
@@ -79,13 +83,22 @@ class Inbox:
             receive: The server's own.
             read_ahead: How much may be held.
         """
-        self._head = {key: scope[key] for key in ("method", "headers")}
-        self._head["http_version"] = scope.get("http_version", "1.1")
+        # A WebSocket is opened with a GET (RFC 6455, section 4.1).
+        self._method: str = scope.get("method", "GET")
+        self._headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        self._http_version: str = scope.get("http_version", "1.1")
         self._server_receive = receive
         self._read_ahead = read_ahead
 
     async def client_left(self) -> None:
         """Learn that the client left before the response was complete; called once."""
+
+    async def shut_down(self, grace: float) -> None:
+        """Learn that the server shuts down.
+
+        Args:
+            grace: Seconds until what does not end by itself is cut.
+        """
 
     # -- for the application -------------------------------------------------------------
 
@@ -121,7 +134,7 @@ class Inbox:
         while not self.left:
             self.watch()
             await checkpoint()
-        return {"type": "http.disconnect"}
+        return self._disconnect
 
     async def _read(self) -> Message | None:
         """Read from the server in the application's task; None if the client has left."""
@@ -134,8 +147,8 @@ class Inbox:
             self._read_is_over()
             raise
         self._reading = False
-        if message["type"] == "http.disconnect":
-            await self._leave()
+        if message["type"] in DISCONNECTS:
+            await self._leave(message)
             return None
         self._note(message)
         self._read_is_over()
@@ -164,12 +177,12 @@ class Inbox:
         await checkpoint_if_cancelled()
         while self.hides_disconnect and not self.complete:
             if not self._body_has_ended:
-                if may_have_body(self._head):
+                if self._may_have_more_body():
                     break  # the rest of this body will never come, and waiting would not end
                 self._body_has_ended = True
                 return {"type": "http.request", "body": b"", "more_body": False}
             await self._wait_for_news()
-        return {"type": "http.disconnect"}
+        return self._disconnect
 
     def _hand_over_failure(self) -> BaseException:
         failure, self._failure = self._failure, None
@@ -198,17 +211,22 @@ class Inbox:
         has read, somebody must read it: one server waits in that ``send()`` for its queue.
         """
         self.complete = True
-        if not self._body_has_ended and may_have_body(self._head):
+        if self._may_have_more_body():
             self.watch()
         self._make_room()
         self._notify()
 
-    async def close(self) -> None:
-        """Stop reading: the application has returned.
+    def stop(self) -> bool:
+        """Read no more: the application has returned.
 
-        When this returns, no task of ours is in the server's ``receive()``.
+        Returns:
+            Whether something is left to be closed.
         """
         self._closed = True
+        return self._pumping or self._held > 0
+
+    async def close(self) -> None:
+        """Wait until no task of ours is in the server's ``receive()``; after ``stop``."""
         if self._pump_scope is not None and self._pump_ended is not None:
             self._pump_scope.cancel()
             deadline = anyio.current_time() + STOP_LIMIT
@@ -223,9 +241,9 @@ class Inbox:
         """Start the task that reads, if there is something to read and somebody to run it."""
         if self.left or self._closed or self._failure is not None:
             return False
-        if self.complete and (self._body_has_ended or not may_have_body(self._head)):
+        if self.complete and not self._may_have_more_body():
             return False
-        if not self._invited and expects_continue(self._head["headers"]):
+        if not self._invited and expects_continue(self._headers):
             return False
         self._pump_scope, self._pump_ended = anyio.CancelScope(), anyio.Event()
         # Set before the task starts: an eager one may have ended when spawn() returns.
@@ -261,19 +279,20 @@ class Inbox:
             while not self._has_room():
                 await self._wait_for_room()
             message = await self._server_receive()
-            if message["type"] == "http.disconnect":
-                await self._leave()
+            if message["type"] in DISCONNECTS:
+                await self._leave(message)
                 return
             self._note(message)
             if not self.complete:
                 self._keep(message)
 
-    async def _leave(self) -> None:
+    async def _leave(self, message: Message) -> None:
         """Latch the disconnect: cancel first, then wake those who wait for a message.
 
         In this order a read that waits is cancelled and not answered, on both backends.
         """
         self.left = True
+        self._disconnect = message
         if not self.complete:
             await self.client_left()
         self._notify()
@@ -281,6 +300,11 @@ class Inbox:
     def _note(self, message: Message) -> None:
         if message["type"] == "http.request" and not message.get("more_body", False):
             self._body_has_ended = True
+
+    def _may_have_more_body(self) -> bool:
+        if self._body_has_ended:
+            return False
+        return may_have_body(self._method, self._headers, self._http_version)
 
     def _keep(self, message: Message) -> None:
         if self._messages is None:
@@ -332,4 +356,5 @@ class Inbox:
 
 
 def _size(message: Message) -> int:
-    return len(message.get("body", b"")) + PER_MESSAGE
+    data = message.get("body") or message.get("bytes") or message.get("text") or b""
+    return len(data) + PER_MESSAGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 
@@ -9,15 +10,16 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import current_token
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cancelable import CancelationReason, StatusCallback
+from cancelable import CancelationReason, CancelationToken, StatusCallback
 
 from ._answers import Answers, ResponseHook
 from ._exchange import HTTPExchange
 from ._read_ahead import IN_TOTAL, PER_REQUEST, ReadAhead
-from ._request import EXCHANGE_KEY
+from ._request import exchange_of
 from ._serving import Settings, serve
 from ._settings import OnDisconnect, duration, function, one_of, size
-from ._status import STATUSES
+from ._shutdown import GRACE, Shutdown, wait_of_server
+from ._status import CLOSE_CODES, STATUSES
 from ._watchers import WatcherService, run_beside
 
 
@@ -49,6 +51,9 @@ class RequestCancelationMiddleware:
         on_cancel: StatusCallback | None = None,
         read_ahead_per_request: int = PER_REQUEST,
         read_ahead_in_total: int = IN_TOTAL,
+        close_codes: Mapping[CancelationReason, int] | None = None,
+        shutdown: CancelationToken | None = None,
+        shutdown_grace: float | timedelta = GRACE,
     ) -> None:
         """Wrap an application.
 
@@ -74,10 +79,17 @@ class RequestCancelationMiddleware:
             read_ahead_per_request: Bytes of an unread body that may be held for one request. Behind
                 more than that, a client that leaves is not seen until the handler reads.
             read_ahead_in_total: The same for all requests of this middleware together.
+            close_codes: The close code of a WebSocket for each reason instead of ``CLOSE_CODES``; a
+                missing one is 1011.
+            shutdown: A token that you cancel when the server shuts down, from any thread, for
+                servers that do not let an application know. The middleware cancels it itself at
+                the server's stop signal. Streams and sockets are then told, new requests are
+                answered with 503.
+            shutdown_grace: Seconds after which streams and sockets that were told are cut.
 
         Raises:
-            TypeError: If the application or a callback cannot be called, or a setting is of the
-                wrong kind.
+            TypeError: If the application or a callback cannot be called, or a setting or the token
+                is of the wrong kind.
             ValueError: If a setting is not above zero, or not finite.
         """
         if not callable(app):
@@ -87,13 +99,20 @@ class RequestCancelationMiddleware:
         function(predicate, "predicate")
         function(response_hook, "response_hook")
         function(on_cancel, "on_cancel")
+        if shutdown is not None and not isinstance(shutdown, CancelationToken):
+            msg = f"`shutdown` must be a CancelationToken or None, not {shutdown!r}"
+            raise TypeError(msg)
         self.app = app
         self._predicate = predicate
         self._methods = None if methods is None else frozenset(m.upper() for m in methods)
+        self._shutdown = Shutdown(
+            CancelationToken() if shutdown is None else shutdown,
+            duration(shutdown_grace, "shutdown_grace"),
+        )
         self._settings = Settings(
             timeout=duration(default_timeout, "default_timeout"),
             on_disconnect=on_disconnect,
-            grace=0.0 if grace is None else duration(grace, "grace"),
+            grace=None if grace is None else duration(grace, "grace"),
             send_timeout=duration(send_timeout, "send_timeout"),
             deadline_header=None if deadline_header is None else deadline_header.lower().encode(),
             answers=Answers(STATUSES if statuses is None else statuses, response_hook),
@@ -102,6 +121,8 @@ class RequestCancelationMiddleware:
                 size(read_ahead_per_request, "read_ahead_per_request"),
                 size(read_ahead_in_total, "read_ahead_in_total"),
             ),
+            close_codes=CLOSE_CODES if close_codes is None else close_codes,
+            shutdown=self._shutdown,
         )
         # By the loop that runs the lifespan. One process may have several.
         self._services: dict[object, WatcherService] = {}
@@ -109,23 +130,26 @@ class RequestCancelationMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or pass on what is none."""
         kind = scope["type"]
-        if kind == "http" and self._applies_to(scope):
-            outer: HTTPExchange | None = scope.get(EXCHANGE_KEY)
+        if kind in ("http", "websocket") and self._applies_to(scope):
+            outer = exchange_of(scope)
             if outer is None:
                 service = None
                 if self._services:
                     service = self._services.get(current_token().native_token)
+                    if service is not None and not service.knows_server:
+                        self._ask_server(service, send)
                 await serve(self.app, scope, receive, send, self._settings, service)
                 return
-            # A second middleware of this kind adds nothing but its timeout.
-            outer.shorten_timeout(self._settings.timeout)
+            if isinstance(outer, HTTPExchange):
+                # A second middleware of this kind adds nothing but its timeout.
+                outer.shorten_timeout(self._settings.timeout)
         if kind == "lifespan":
             await self._serve_lifespan(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
     def _applies_to(self, scope: Scope) -> bool:
-        if self._methods is not None and scope["method"] not in self._methods:
+        if self._methods is not None and scope.get("method", "GET") not in self._methods:
             return False
         return self._predicate is None or bool(self._predicate(scope))
 
@@ -140,6 +164,7 @@ class RequestCancelationMiddleware:
             service = WatcherService(tasks)
             self._services[loop] = service
             tasks.start_soon(service.run)
+            tasks.start_soon(self._tell_of_shutdown, service)
 
         # The last word of the lifespan goes out when our own tasks have ended. One server cancels
         # the lifespan's task as soon as it has heard it, and would end with that cancel.
@@ -158,6 +183,18 @@ class RequestCancelationMiddleware:
                 # Before the tasks end: a request that comes now watches itself.
                 del self._services[loop]
 
-        await run_beside(start, serve)
+        async with self._shutdown.heed_signals():
+            await run_beside(start, serve)
         for message in last_words:
             await send(message)
+
+    async def _tell_of_shutdown(self, service: WatcherService) -> None:
+        await self._shutdown.token.wait()
+        await service.shut_down(self._shutdown.grace)
+
+    def _ask_server(self, service: WatcherService, send: Send) -> None:
+        """Have a server that sends no signal tell of its end, at the first request of a loop."""
+        service.knows_server = True
+        wait = wait_of_server(send)
+        if wait is not None:
+            service.spawn(functools.partial(self._shutdown.heed, wait))

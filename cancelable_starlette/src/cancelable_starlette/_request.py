@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from cancelable import Cancelable, CancelationToken
 
 from ._exchange import HTTPExchange
+from ._socket import SocketExchange
+
+Exchange: TypeAlias = HTTPExchange | SocketExchange
+"""What watches a request or a WebSocket."""
 
 TOKEN_KEY = "cancelation_token"
 """Where the scope of a request holds its token."""
@@ -41,7 +47,7 @@ def get_request_operation(request: HTTPConnection) -> Cancelable | None:
     return None if exchange is None else exchange.operation
 
 
-def exchange_of(scope: Scope) -> HTTPExchange | None:
-    """Return what watches the request of *scope*, or None."""
-    exchange: HTTPExchange | None = scope.get(EXCHANGE_KEY)
+def exchange_of(scope: Scope) -> Exchange | None:
+    """Return what watches the request or the WebSocket of *scope*, or None."""
+    exchange: Exchange | None = scope.get(EXCHANGE_KEY)
     return exchange

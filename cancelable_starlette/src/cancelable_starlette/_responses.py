@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from time import monotonic
-from typing import TypeAlias, TypeVarTuple, Unpack
+from typing import TypeAlias, TypeVarTuple
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -20,8 +20,7 @@ from starlette.types import Receive, Scope, Send
 from cancelable import CancelationError, CancelationReason
 
 from ._chain import close_chain
-from ._exchange import HTTPExchange
-from ._request import exchange_of
+from ._request import Exchange, exchange_of
 from ._serving import Settings, serve
 from ._settings import duration, function
 from ._sse import EVENT_STREAM, ends_an_event, last_event
@@ -183,7 +182,7 @@ class _Stream:
     """
 
     def __init__(
-        self, response: CancelableStreamingResponse, exchange: HTTPExchange | None, send: Send
+        self, response: CancelableStreamingResponse, exchange: Exchange | None, send: Send
     ) -> None:
         self._response = response
         self._exchange = exchange
@@ -273,9 +272,7 @@ class _Stream:
             finally:
                 await self._in_shield(self._response.call_on_close)
 
-    async def _in_shield(
-        self, cleanup: Callable[[Unpack[Args]], Awaitable[None]], *args: Unpack[Args]
-    ) -> None:
+    async def _in_shield(self, cleanup: Callable[[*Args], Awaitable[None]], *args: *Args) -> None:
         shield = self._shield
         shield.deadline = anyio.current_time() + self._close_timeout
         shield.shield = True

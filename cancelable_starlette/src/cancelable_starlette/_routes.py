@@ -9,7 +9,8 @@ from types import EllipsisType
 from typing import Any
 
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp
 
 from cancelable import CancelationReason
 
@@ -71,4 +72,49 @@ class CancelableRoute(Route):
             middleware=middleware,
             **options,
         )
-        self.app = functools.partial(settings.serve, self.app)
+        self.app: ASGIApp = functools.partial(settings.serve, self.app)
+
+
+class CancelableWebSocketRoute(WebSocketRoute):
+    """A ``WebSocketRoute`` whose handler is cancelled when its client leaves or its time is up.
+
+    Under the middleware it changes what that says; without it, each socket watches itself. A
+    handler that waits for a message is told of the close as ever; one that waits for something
+    else is cancelled. The socket is closed with the code of the reason.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., object],
+        *,
+        name: str | None = None,
+        middleware: Sequence[Middleware] | None = None,
+        timeout: float | timedelta | EllipsisType | None = ...,
+        until: Until = "end",
+        on_disconnect: OnDisconnect | None = None,
+        statuses: Mapping[CancelationReason, int] | None = None,
+        close_codes: Mapping[CancelationReason, int] | None = None,
+    ) -> None:
+        """Make a route.
+
+        Args:
+            path: As for ``WebSocketRoute``, like the others up to ``middleware``.
+            endpoint: The function or class that handles the socket.
+            name: The name for reverse look-ups.
+            middleware: Middleware of this route; it runs inside what this class adds.
+            timeout: Seconds that the socket may take; None, as if it were not given: no limit.
+            until: ``"start"`` counts only to the moment in which the socket is accepted.
+            on_disconnect: What becomes of the work of a client that left.
+            statuses: The status by which a socket is refused, for each reason.
+            close_codes: The close code for each reason; a missing one is 1011.
+
+        Raises:
+            TypeError: If a setting is of the wrong kind.
+            ValueError: If a setting is not above zero, or not among what can be chosen.
+        """
+        settings = EndpointSettings.checked(
+            timeout, until, on_disconnect, None, statuses, close_codes
+        )
+        super().__init__(path, endpoint, name=name, middleware=middleware)
+        self.app: ASGIApp = functools.partial(settings.serve, self.app)

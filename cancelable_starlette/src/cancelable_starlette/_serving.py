@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from anyio.lowlevel import checkpoint
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from cancelable import (
     Cancelable,
@@ -20,26 +22,31 @@ from cancelable import (
 
 from ._answers import Answers
 from ._deadline_header import seconds_from
-from ._exchange import CLIENT_LEFT, HTTPExchange, cancelation_in
+from ._exchange import CLIENT_LEFT, SHUTTING_DOWN, HTTPExchange, cancelation_in
 from ._read_ahead import ReadAhead
-from ._request import EXCHANGE_KEY, TOKEN_KEY
+from ._request import EXCHANGE_KEY, TOKEN_KEY, Exchange
 from ._settings import OnDisconnect
+from ._shutdown import Shutdown
+from ._socket import SocketExchange
+from ._status import CLOSE_CODES
 from ._watchers import WatcherService, watch_alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Hold what was said about requests; all of it has been checked."""
+    """Hold what was said about requests and WebSockets; all of it has been checked."""
 
     timeout: float = math.inf
     """Seconds to the start of the response."""
     on_disconnect: OnDisconnect = "cancel"
-    grace: float = 0.0
+    grace: float | None = None
     send_timeout: float = math.inf
     deadline_header: bytes | None = None
     answers: Answers = field(default_factory=Answers)
     on_cancel: StatusCallback | None = None
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
+    close_codes: Mapping[CancelationReason, int] = field(default_factory=lambda: CLOSE_CODES)
+    shutdown: Shutdown | None = None
 
 
 async def serve(
@@ -50,7 +57,7 @@ async def serve(
     settings: Settings,
     service: WatcherService | None = None,
 ) -> None:
-    """Run *app* for a request that is cancelled when its client leaves or its time is up.
+    """Run *app* for a request or a WebSocket that is cancelled when its client leaves.
 
     Args:
         app: What handles the request.
@@ -60,17 +67,20 @@ async def serve(
         settings: What was said about it.
         service: Who watches it; None: it watches itself.
     """
-    exchange = open_exchange(scope, receive, send, settings)
+    begin = open_exchange if scope["type"] == "http" else open_socket
+    exchange = begin(scope, receive, send, settings)
     try:
         if service is None:
-            await watch_alone(exchange, partial(_run, app, exchange, scope, settings))
+            run = partial(_run, app, exchange, scope, settings)
+            await watch_alone(exchange, run, settings.shutdown)
         else:
             service.enter(exchange)
             await _run(app, exchange, scope, settings)
     finally:
         if service is not None:
             service.leave(exchange)
-        await exchange.close()
+        if exchange.stop():
+            await exchange.close()
         # The scope outlives the request in the hands of others; the exchange knows the server's
         # callables, which know the scope.
         del scope[EXCHANGE_KEY]
@@ -86,10 +96,10 @@ def open_exchange(scope: Scope, receive: Receive, send: Send, settings: Settings
         settings: What was said about it.
     """
     operation = Cancelable.with_timeout(
-        settings.timeout,
-        name=_name(scope),
-        metadata=_facts(scope),
-        grace=settings.grace or None,
+        None if settings.timeout == math.inf else settings.timeout,
+        name=f"{scope['method']} {_path(scope)}",
+        metadata=_facts(scope, scope["method"]),
+        grace=settings.grace,
     )
     if settings.on_cancel is not None:
         operation.on_cancel(settings.on_cancel)
@@ -107,28 +117,57 @@ def open_exchange(scope: Scope, receive: Receive, send: Send, settings: Settings
     return exchange
 
 
-def _name(scope: Scope) -> str:
-    """Return method and path, never the query string, fit for one line of a log."""
+def _path(scope: Scope) -> str:
+    """Return the path, never the query string, fit for one line of a log."""
     path: str = scope["path"]
-    if not path.isprintable():
-        path = path.encode("unicode_escape").decode()
-    return f"{scope['method']} {path}"
+    return path if path.isprintable() else path.encode("unicode_escape").decode()
 
 
-def _facts(scope: Scope) -> dict[str, object]:
+def _facts(scope: Scope, method: str) -> dict[str, object]:
     client = scope.get("client")
     return {
-        "method": scope["method"],
+        "method": method,
         "path": scope["path"],
         "client": None if client is None else client[0],
     }
 
 
-async def _run(app: ASGIApp, exchange: HTTPExchange, scope: Scope, settings: Settings) -> None:
+def open_socket(scope: Scope, receive: Receive, send: Send, settings: Settings) -> SocketExchange:
+    """Make the exchange of a WebSocket, and its operation as it is listed.
+
+    Args:
+        scope: The scope, which gets the token and the exchange.
+        receive: The server's.
+        send: The server's.
+        settings: What was said about it; the timeout is for requests.
+    """
+    operation = Cancelable(
+        name=f"WebSocket {_path(scope)}",
+        metadata=_facts(scope, "WEBSOCKET"),
+        grace=settings.grace,
+    )
+    if settings.on_cancel is not None:
+        operation.on_cancel(settings.on_cancel)
+    OperationRegistry.current().register(operation, keep_completed=False)
+    exchange = SocketExchange(scope, receive, send, operation, settings.read_ahead)
+    exchange.on_disconnect = settings.on_disconnect
+    exchange.answers = settings.answers
+    exchange.close_codes = settings.close_codes
+    scope[TOKEN_KEY] = operation.token
+    scope[EXCHANGE_KEY] = exchange
+    return exchange
+
+
+async def _run(app: ASGIApp, exchange: Exchange, scope: Scope, settings: Settings) -> None:
     """Run the application in the operation of the request, and answer if that is cut."""
     try:
         async with exchange.operation:
-            if settings.deadline_header is not None:
+            if settings.shutdown is not None and settings.shutdown.token.is_cancelled:
+                await exchange.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=0)
+                await checkpoint()
+            if isinstance(exchange, SocketExchange):
+                exchange.watch()
+            elif settings.deadline_header is not None:
                 await _heed_deadline(exchange, scope, settings.deadline_header)
             try:
                 await app(scope, exchange.receive, exchange.send)
@@ -136,6 +175,11 @@ async def _run(app: ASGIApp, exchange: HTTPExchange, scope: Scope, settings: Set
                 await end_as_cancelled(exchange, exc)
     except CancelationError as error:
         await exchange.answer(scope, error)
+        return
+    reason = exchange.operation.cancel_reason
+    if reason is not None and isinstance(exchange, SocketExchange):
+        # Its handler was told, and returned by itself.
+        await exchange.end(scope, reason)
 
 
 async def _heed_deadline(exchange: HTTPExchange, scope: Scope, header: bytes) -> None:
@@ -146,7 +190,7 @@ async def _heed_deadline(exchange: HTTPExchange, scope: Scope, header: bytes) ->
             await exchange.operation.check_cancelation()
 
 
-async def end_as_cancelled(exchange: HTTPExchange, error: Exception) -> None:
+async def end_as_cancelled(exchange: Exchange, error: Exception) -> None:
     """End the operation of a request as cancelled if that is what *error* says.
 
     An operation inside the request was cancelled and nobody handled its error, or a handler's
@@ -169,7 +213,7 @@ async def end_as_cancelled(exchange: HTTPExchange, error: Exception) -> None:
 
 def _is_client_disconnect(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, ClientDisconnect):
+        if isinstance(error, (ClientDisconnect, WebSocketDisconnect)):
             return True
         error = error.__cause__
     return False

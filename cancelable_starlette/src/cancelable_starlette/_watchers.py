@@ -9,6 +9,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ._inbox import Inbox
+from ._shutdown import Shutdown
 
 TICK = 0.005
 """Seconds of age at which a request is watched; the service may take one tick longer."""
@@ -28,8 +29,10 @@ class WatcherService:
             tasks: The group in whose tasks it reads; it must stay open as long as the service.
         """
         self._tasks = tasks
+        self.knows_server: bool = False
         self._young: set[Inbox] = set()
         self._older: set[Inbox] = set()
+        self._watched: set[Inbox] = set()
         self._work: anyio.Event | None = None
         self._closed = False
 
@@ -45,6 +48,16 @@ class WatcherService:
         """Let a request go."""
         self._young.discard(inbox)
         self._older.discard(inbox)
+        self._watched.discard(inbox)
+
+    async def shut_down(self, grace: float) -> None:
+        """Tell all that are in flight that the server shuts down.
+
+        Args:
+            grace: Seconds until what does not end by itself is cut.
+        """
+        for inbox in [*self._young, *self._older, *self._watched]:
+            await inbox.shut_down(grace)
 
     def spawn(self, read: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Start a task that reads; return False when the service has ended."""
@@ -61,6 +74,7 @@ class WatcherService:
                     await self._work.wait()
                 await anyio.sleep(TICK)
                 of_age, self._older, self._young = self._older, self._young, set()
+                self._watched |= of_age
                 for inbox in of_age:
                     inbox.watch()
         finally:
@@ -80,24 +94,30 @@ class OwnWatcher:
         return True
 
 
-async def watch_alone(inbox: Inbox, body: Callable[[], Awaitable[None]]) -> None:
+async def watch_alone(
+    inbox: Inbox, body: Callable[[], Awaitable[None]], shutdown: Shutdown | None = None
+) -> None:
     """Run *body* and meanwhile watch its request, without any service.
 
     Args:
         inbox: The messages of the request.
         body: What handles the request. What it raises leaves as it was raised.
+        shutdown: What tells of a shutdown of the server.
     """
 
     def start(tasks: TaskGroup) -> None:
         inbox.watcher = OwnWatcher(tasks)
-        tasks.start_soon(_watch_when_older, inbox)
+        tasks.start_soon(_watch_when_older, inbox, shutdown)
 
     await run_beside(start, body)
 
 
-async def _watch_when_older(inbox: Inbox) -> None:
+async def _watch_when_older(inbox: Inbox, shutdown: Shutdown | None) -> None:
     await anyio.sleep(TICK)
     inbox.watch()
+    if shutdown is not None:
+        await shutdown.token.wait()
+        await inbox.shut_down(shutdown.grace)
 
 
 async def run_beside(

@@ -11,21 +11,29 @@ application as one of the real servers would::
         assert report.was_stopped
 
 It runs on asyncio and on Trio, in the task that calls ``run``. The messages are those of the HTTP
-part of the ASGI specification.
+part of the ASGI specification. ``ScriptedSocket`` is the same for a WebSocket, driven by the test
+while the application runs::
+
+    async with anyio.create_task_group() as tasks:
+        socket = ScriptedSocket("/feed")
+        tasks.start_soon(socket.run, app)
+        await socket.wait_for_messages(3)
+        socket.leave(1001)
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import anyio
 from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message, Scope
+
+from ._scripted_server import DAPHNE, GRANIAN, HYPERCORN, SILENT, UVICORN, ServerBehaviour
+from ._scripted_socket import ScriptedSocket
 
 __all__ = [
     "DAPHNE",
@@ -34,55 +42,10 @@ __all__ = [
     "SILENT",
     "UVICORN",
     "ScriptedConnection",
+    "ScriptedSocket",
     "ServerBehaviour",
     "lifespan",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerBehaviour:
-    """Say how a server treats an application; the ready ones imitate real servers.
-
-    Attributes:
-        disconnect: How often ``receive()`` answers that the client is gone: ``"repeated"`` at
-            every call, ``"once"`` and then never again, ``"never"`` at all.
-        drops_body_on_disconnect: Whether body that nobody has read is thrown away when the client
-            leaves.
-        disconnects_at_completion: Whether a complete response is answered with a disconnect, as
-            servers do, although the client is there.
-        loses_message_when_cancelled: Whether a ``receive()`` that is cancelled while it waits
-            takes the next message with it. Real servers do so only when data arrives in the same
-            moment; here it is certain.
-        queue_limit: How many unread body messages may wait while the last ``send()`` of a response
-            returns; with more it waits until they are read. None for no such limit.
-        send_after_leave: What ``send()`` does when the client is gone: ``"silent"`` accepts,
-            ``"os_error"`` and ``"runtime_error"`` raise.
-        spec_version: The version in ``scope["asgi"]``; None for no such key.
-    """
-
-    disconnect: Literal["repeated", "once", "never"] = "repeated"
-    drops_body_on_disconnect: bool = False
-    disconnects_at_completion: bool = True
-    loses_message_when_cancelled: bool = False
-    queue_limit: int | None = None
-    send_after_leave: Literal["silent", "os_error", "runtime_error"] = "silent"
-    spec_version: str | None = "2.3"
-
-
-UVICORN = ServerBehaviour(drops_body_on_disconnect=True)
-"""Repeats the disconnect; throws unread body away."""
-
-HYPERCORN = ServerBehaviour(disconnect="once", queue_limit=10, spec_version="2.1")
-"""Says it once; the last ``send()`` waits for a full queue of unread body."""
-
-GRANIAN = ServerBehaviour(loses_message_when_cancelled=True)
-"""Loses data when a read is cancelled."""
-
-DAPHNE = ServerBehaviour(disconnect="once", spec_version=None)
-"""Says it once and names no version."""
-
-SILENT = ServerBehaviour(disconnect="never", disconnects_at_completion=False)
-"""Never says anything: no cancelation is possible, and nothing may hang."""
 
 
 class ScriptedConnection:
@@ -160,9 +123,9 @@ class ScriptedConnection:
         self.sent: list[Message] = []
         self.discarded: list[Message] = []
         self.delivered: list[Message] = []
-        self.cancelled_reads = 0
-        self.overlapping_reads = 0
-        self.scope = self._make_scope(method, path, query, list(headers))
+        self.cancelled_reads: int = 0
+        self.overlapping_reads: int = 0
+        self.scope: Scope = self._make_scope(method, path, query, list(headers))
 
     # -- the client ----------------------------------------------------------------------
 
@@ -395,7 +358,7 @@ class ScriptedConnection:
 
 
 @asynccontextmanager
-async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
+async def lifespan(app: ASGIApp) -> AsyncGenerator[None]:
     """Run the lifespan of *app* around a block, as a server does around its requests.
 
     Args:

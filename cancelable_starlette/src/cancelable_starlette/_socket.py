@@ -1,0 +1,200 @@
+"""One WebSocket, tied to the operation that can be cancelled."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+import anyio
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from starlette.types import Message, Receive, Scope, Send
+
+from cancelable import Cancelable, CancelationError, CancelationReason
+
+from ._answers import Answers
+from ._exchange import CLIENT_LEFT, SHUTTING_DOWN, is_of_a_connection
+from ._inbox import Inbox
+from ._read_ahead import ReadAhead
+from ._settings import OnDisconnect, Until
+from ._status import CLOSE_CODES, close_code_for
+
+logger = logging.getLogger("cancelable.starlette")
+
+LAST_MESSAGES = 5.0
+"""Seconds that a handler has for a message that came before the client closed the socket."""
+
+DENIAL = "websocket.http.response"
+"""The extension of the ASGI specification by which a socket is refused with a response."""
+
+
+class SocketExchange(Inbox):
+    """Watch one WebSocket, and cancel its handler when the client leaves without being heard.
+
+    A handler that waits for a message is told of the close and not cancelled: that is how it
+    learns of it anyway. One that waits for something else is cancelled. Messages that came before
+    the close are delivered first; the handler has a few seconds for each.
+
+    Unlike the body of a request, messages are read ahead from the beginning. So no read of the
+    application reaches the server, and a cancelled one loses nothing.
+    """
+
+    on_disconnect: OnDisconnect = "cancel"
+    answers = Answers()
+    """Which status refuses a socket that was not accepted."""
+    close_codes: Mapping[CancelationReason, int] = CLOSE_CODES
+    """The close code for each reason."""
+    accepted = False
+    """Whether the server has been told to open the socket."""
+    started = False
+    """Always false: a socket has no response that could be broken off."""
+    _ends_deadline_at_start = False
+    _heard = False  # somebody has been given the disconnect
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        operation: Cancelable,
+        read_ahead: ReadAhead,
+    ) -> None:
+        """Tie a socket to its operation.
+
+        Args:
+            scope: The scope of the socket.
+            receive: The server's ``receive()``.
+            send: The server's ``send()``.
+            operation: What is cancelled when the client leaves.
+            read_ahead: How much may be held of what nobody has read.
+        """
+        super().__init__(scope, receive, read_ahead)
+        self.operation = operation
+        self._server_send = send
+        self._can_be_denied = DENIAL in (scope.get("extensions") or {})
+
+    # -- policy --------------------------------------------------------------------------
+
+    async def client_left(self) -> None:
+        """Cancel the operation unless its handler is about to hear of the close."""
+        if self._waiting_reads or self._reading or self._has_unread():
+            return
+        await self._stop_handler()
+
+    async def _stop_handler(self) -> None:
+        if self.on_disconnect == "cancel":
+            await self.operation.cancel(CancelationReason.DISCONNECT, CLIENT_LEFT)
+
+    async def follow(self, on_disconnect: OnDisconnect) -> None:
+        """Change what becomes of the work when the client leaves.
+
+        Args:
+            on_disconnect: What becomes of it.
+        """
+        self.on_disconnect = on_disconnect
+        if self.left and not self.complete:
+            await self.client_left()
+
+    def set_timeout(self, seconds: float, until: Until) -> None:
+        """Replace the timeout; it counts from the call of the server.
+
+        Args:
+            seconds: Seconds from the start; infinity for none.
+            until: ``"start"``: only to the moment in which the socket is accepted.
+        """
+        if until == "start" and self.accepted:
+            seconds = math.inf
+        self._ends_deadline_at_start = until == "start"
+        elapsed = self.operation.context.duration_seconds or 0.0
+        self.operation.deadline = anyio.current_time() - elapsed + seconds
+
+    async def shut_down(self, grace: float) -> None:
+        """Tell the handler that the server shuts down.
+
+        Args:
+            grace: Seconds until it is cut.
+        """
+        await self.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=grace)
+
+    # -- for the application -------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on to the server, or drop it when the client is gone."""
+        if self.left and not self.complete:
+            if self._heard:
+                # It knows, and goes on for nobody.
+                await self._stop_handler()
+            await checkpoint()
+            return
+        if message["type"] in ("websocket.close", "websocket.http.response.start"):
+            self.finish()
+        try:
+            await self._server_send(message)
+        except OSError as exc:
+            if not is_of_a_connection(exc):
+                raise
+            await self._leave({"type": "websocket.disconnect", "code": 1006, "reason": ""})
+            await checkpoint()
+        if message["type"] == "websocket.accept":
+            self.accepted = True
+            if self._ends_deadline_at_start:
+                self.operation.deadline = math.inf
+
+    async def _look(self) -> Message:
+        """Take nothing in a scope that is cancelled already: the read could not end."""
+        while True:
+            await checkpoint()
+
+    async def _answer_left(self) -> Message:
+        await checkpoint_if_cancelled()
+        self._heard = True
+        self._make_room()
+        return self._disconnect
+
+    # -- the watcher's task --------------------------------------------------------------
+
+    async def _read_until_left(self) -> None:
+        await super()._read_until_left()
+        if self.left and not self.complete:
+            await self._wait_for_last_reads()
+
+    async def _wait_for_last_reads(self) -> None:
+        """Cancel a handler that does not come for what the client sent before it left."""
+        while not self._heard and not self.operation.cancel_requested:
+            self._room = anyio.Event()
+            with anyio.move_on_after(LAST_MESSAGES) as limit:
+                await self._room.wait()
+            if limit.cancelled_caught:
+                await self._stop_handler()
+                return
+
+    def _has_unread(self) -> bool:
+        messages = self._messages
+        return messages is not None and any(m["type"] == "websocket.receive" for m in messages)
+
+    # -- the end -------------------------------------------------------------------------
+
+    async def answer(self, scope: Scope, error: CancelationError) -> None:
+        """Close the socket of an operation that was cancelled; see ``end``."""
+        await self.end(scope, error.reason)
+
+    async def end(self, scope: Scope, reason: CancelationReason) -> None:
+        """Close the socket with the code of a reason, or refuse it if it is not open yet.
+
+        Args:
+            scope: The scope of the socket.
+            reason: Why the operation was asked to stop.
+        """
+        if self.left or self.complete:
+            return
+        try:
+            if self.accepted or not self._can_be_denied:
+                code = close_code_for(reason, self.close_codes)
+                await self.send({"type": "websocket.close", "code": code, "reason": ""})
+            else:
+                # Starlette names the messages of a response by the kind of the scope.
+                await self.answers.plain(reason)(scope, self.receive, self.send)
+        except Exception:
+            # Of a send that was cancelled nobody knows whether the server has it. And the client
+            # may have left meanwhile.
+            logger.debug("the server refused the close of a cancelled socket", exc_info=True)

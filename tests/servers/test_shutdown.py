@@ -1,0 +1,98 @@
+"""Real servers that are told to stop while they have work (W10)."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import struct
+
+from tests.servers.support import RunningServer, assert_quiet
+
+CLOSE = 8
+
+
+def broken_off_lines(server: RunningServer) -> list[str]:
+    """Return what a server logs of a stream that is broken off while its client is there.
+
+    It has to look incomplete, so it cannot be completed for the sake of a log.
+    """
+    if server.kind.startswith("uvicorn"):
+        return ["ERROR:    ASGI callable returned without completing response."]
+    return []
+
+
+def denied_lines(server: RunningServer) -> list[str]:
+    """Return what a server logs of a socket that is refused with a response.
+
+    uvicorn sends the response and complains all the same. A bare close would be quiet, and tell
+    the client that it is forbidden (403) where it should come back (503).
+    """
+    if server.kind.startswith("uvicorn"):
+        return ["ERROR:    ASGI callable returned without completing handshake."]
+    return []
+
+
+def test_a_signal_ends_streams_and_sockets_and_lets_requests_finish(
+    fresh_server: RunningServer,
+) -> None:
+    """W10: told first, cut after the grace; the process ends, once, without a traceback.
+
+    None of the servers has been given a time limit of its own: without us, each of them waits for
+    an open stream, for three seconds or for ever.
+    """
+    server = fresh_server
+    with contextlib.ExitStack() as clients:
+        heeds, ignores, broken_off, plain, socket = (
+            clients.enter_context(server.connect()) for _ in range(5)
+        )
+        heeds.request("GET", "/farewell/heeds")
+        ignores.request("GET", "/farewell/ignores")
+        broken_off.request("GET", "/stream/plain/1")
+        plain.request("GET", "/plain")
+        socket.open_websocket("/socket/waits/1")
+        for path in ("/farewell/heeds", "/farewell/ignores", "/stream/plain/1", "/plain"):
+            server.wait_for(path, "entered")
+        assert socket.wait_until_open() == 101
+        socket.read_frame()
+
+        server.terminate()
+
+        assert heeds.read_to_the_end().endswith(b"data: signal\n\n\r\n0\r\n\r\n")
+        told = ignores.read_to_the_end()
+        assert b'event: cancelled\ndata: {"reason":"signal"}\n\n' in told
+        assert not broken_off.read_to_the_end().endswith(b"0\r\n\r\n")
+        assert plain.response() == (200, b"done")
+        opcode, payload = socket.read_frame()
+        # uvicorn closes its sockets itself, within a tenth of a second: with 1012.
+        assert (opcode, struct.unpack("!H", payload[:2])[0]) in {(CLOSE, 1001), (CLOSE, 1012)}
+        log = server.wait()
+
+    assert server.wait_for("/farewell/ignores", "cancelled") == "signal"
+    assert server.wait_for("/stream/plain/1", "cancelled") == "signal"
+    assert server.wait_for("/socket/waits/1", "cancelled") == "signal"
+    for path in ("/farewell/heeds", "/plain"):
+        assert "cancelled" not in server.events(path)
+    # uvicorn ends by the signal that it was sent, once it has done all it had to do.
+    assert server.returncode in (0, -signal.SIGTERM)
+    assert_quiet(log, *broken_off_lines(server))
+
+
+def test_an_explicit_trigger_refuses_what_is_new(fresh_server: RunningServer) -> None:
+    """W10: with 503, on a server that goes on listening."""
+    server = fresh_server
+    with server.connect() as stream, server.connect() as client:
+        stream.request("GET", "/farewell/heeds")
+        server.wait_for("/farewell/heeds", "entered")
+        client.request("GET", "/stop")
+        assert client.response() == (200, b"stopping")
+        assert stream.read_until(b"0\r\n\r\n").endswith(b"data: signal\n\n\r\n0\r\n\r\n")
+        for _ in range(2):
+            client.request("GET", "/plain")
+            status, body = client.response()
+            assert (status, b'"reason":"signal"' in body) == (503, True)
+    with server.connect() as client:
+        client.open_websocket("/socket/echo/1")
+        # Refused with a status, by the extension that all of them have.
+        assert client.wait_until_open() == 503
+
+    assert_quiet(server.stop(), *denied_lines(server))

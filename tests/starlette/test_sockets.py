@@ -1,0 +1,573 @@
+"""WebSockets that can be cancelled (W9)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+
+import anyio
+import pytest
+from anyio import sleep_forever
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from cancelable import (
+    Cancelable,
+    CancelationReason,
+    CancelationToken,
+    OperationContext,
+    OperationStatus,
+    TimeoutCancelation,
+)
+from cancelable_starlette import (
+    CancelableWebSocket,
+    CancelableWebSocketRoute,
+    RequestCancelationMiddleware,
+    get_request_operation,
+    get_request_token,
+)
+from cancelable_starlette.testing import (
+    GRANIAN,
+    HYPERCORN,
+    UVICORN,
+    ScriptedSocket,
+    ServerBehaviour,
+    lifespan,
+)
+from tests.starlette.support import LIMIT
+
+Handler = Callable[[WebSocket], Awaitable[None]]
+Play = Callable[[ScriptedSocket], Coroutine[None, None, None]]
+Wrap = Callable[[Handler], ASGIApp]
+
+SERVERS = pytest.mark.parametrize(
+    "server",
+    [
+        UVICORN,
+        HYPERCORN,
+        GRANIAN,
+        ServerBehaviour(send_after_leave="os_error"),
+        ServerBehaviour(send_after_leave="runtime_error"),
+    ],
+    ids=["uvicorn", "hypercorn", "granian", "os_error", "runtime_error"],
+)
+
+endings: list[OperationContext] = []
+
+
+def in_middleware(handler: Handler) -> ASGIApp:
+    app = Starlette(routes=[WebSocketRoute("/", handler)])
+    return RequestCancelationMiddleware(app, on_cancel=endings.append)
+
+
+def in_route(handler: Handler) -> ASGIApp:
+    return Starlette(routes=[CancelableWebSocketRoute("/", handler)])
+
+
+@pytest.fixture(params=[in_middleware, in_route], ids=["middleware", "route"])
+def wrap(request: pytest.FixtureRequest) -> Wrap:
+    """Both ways to have a socket watched."""
+    endings.clear()
+    made: Wrap = request.param
+    return made
+
+
+async def play(app: ASGIApp, socket: ScriptedSocket, client: Play, *, alone: bool = False) -> None:
+    """Run an application and a client beside it, and fail if that hangs."""
+
+    async def act() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client, socket)
+            await socket.run(app)
+
+    with anyio.fail_after(LIMIT * 3):
+        if alone:
+            await act()
+            return
+        async with lifespan(app):
+            await act()
+    assert socket.overlapping_reads == 0
+
+
+async def no_client(_socket: ScriptedSocket) -> None:
+    """Do nothing."""
+
+
+@SERVERS
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_handler_that_only_sends_learns_of_the_close(
+    anyio_backend: object, wrap: Wrap, server: ServerBehaviour, alone: bool
+) -> None:
+    """W9, W1: also while it waits for something else."""
+    stopped: list[str] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            await websocket.send_text("1")
+            await sleep_forever()
+        finally:
+            stopped.append("handler")
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_messages(1)
+        socket.leave(1001)
+
+    socket = ScriptedSocket(server=server)
+    await play(wrap(handle), socket, client, alone=alone)
+
+    assert stopped == ["handler"]
+    assert socket.close_code is None
+    assert socket.discarded == []
+    assert [each.cancel_reason for each in endings] in ([], [CancelationReason.DISCONNECT])
+
+
+@SERVERS
+async def test_a_handler_that_keeps_sending_learns_of_the_close(
+    anyio_backend: object, wrap: Wrap, server: ServerBehaviour
+) -> None:
+    """W9: also with a message that it never reads."""
+    stopped: list[str] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            while True:
+                await websocket.send_text("tick")
+                await anyio.sleep(0.1)
+        finally:
+            stopped.append("handler")
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_messages(2)
+        socket.leave(1006)
+
+    await play(wrap(handle), ScriptedSocket(server=server, messages=["unread"]), client)
+
+    assert stopped == ["handler"]
+
+
+@SERVERS
+async def test_a_handler_that_waits_for_a_message_is_told_of_the_close(
+    anyio_backend: object, wrap: Wrap, server: ServerBehaviour
+) -> None:
+    """W9: as without us, with the code of the client, and with time for its goodbyes."""
+    codes: list[int] = []
+    done: list[str] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            await websocket.send_text("hello")
+            await websocket.receive_text()
+        except WebSocketDisconnect as exc:
+            codes.append(exc.code)
+            await anyio.sleep(10)
+            done.append("goodbyes")
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_messages(1)
+        await anyio.sleep(0.1)
+        socket.leave(4001, "enough")
+
+    await play(wrap(handle), ScriptedSocket(server=server), client)
+
+    assert codes == [4001]
+    assert done == ["goodbyes"]
+    assert endings == []
+
+
+@SERVERS
+async def test_messages_before_the_close_are_delivered_first(
+    anyio_backend: object, wrap: Wrap, server: ServerBehaviour
+) -> None:
+    """W2, W9: however slowly the handler takes them."""
+    seen: list[str] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await anyio.sleep(1)
+            seen.append(text)
+
+    socket = ScriptedSocket(server=server, messages=["1", "2", "3"])
+    socket.leave(1000)
+    await play(wrap(handle), socket, no_client)
+
+    assert seen == ["1", "2", "3"]
+
+
+async def test_a_disconnect_that_nobody_catches_is_quiet(
+    anyio_backend: object, wrap: Wrap, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W11: it ends the socket's operation as cancelled, and goes no further."""
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_accept()
+        socket.leave(1000)
+
+    with caplog.at_level(logging.INFO):
+        await play(wrap(handle), ScriptedSocket(server=UVICORN), client)
+
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert [each.cancel_reason for each in endings] in ([], [CancelationReason.DISCONNECT])
+
+
+@SERVERS
+async def test_a_client_that_is_gone_before_the_accept(
+    anyio_backend: object, wrap: Wrap, server: ServerBehaviour
+) -> None:
+    """W9: a handler that waits is cancelled, and one that accepts is not disturbed."""
+    seen: list[str] = []
+
+    async def waits(websocket: WebSocket) -> None:
+        try:
+            await sleep_forever()
+        finally:
+            seen.append("cancelled")
+
+    async def accepts(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text("hello")
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.receive_text()
+        seen.append("told")
+
+    for handler in (waits, accepts):
+        socket = ScriptedSocket(server=server, leaves_before_accept=True)
+        await play(wrap(handler), socket, no_client)
+
+    assert seen == ["cancelled", "told"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "status"),
+    [
+        ("timeout", 3008, 504),
+        ("signal", 1001, 503),
+        ("manual", 1000, 499),
+        ("condition", 1011, 500),
+    ],
+)
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_the_close_says_the_reason(
+    anyio_backend: object, wrap: Wrap, reason: str, code: int, status: int, accepts: bool
+) -> None:
+    """W7, W9: by a code, and before the accept by a status where the server can."""
+
+    async def handle(websocket: WebSocket) -> None:
+        if accepts:
+            await websocket.accept()
+        operation = get_request_operation(websocket)
+        assert operation is not None
+        assert operation.token is get_request_token(websocket)
+        await operation.cancel(reason)
+        await sleep_forever()
+
+    for can_be_denied in (True, False):
+        socket = ScriptedSocket(server=UVICORN, can_be_denied=can_be_denied)
+        await play(wrap(handle), socket, no_client)
+        if can_be_denied and not accepts:
+            assert (socket.status, socket.close_code) == (status, None)
+        else:
+            assert (socket.status, socket.close_code) == (None, code)
+
+
+async def test_the_socket_is_named_and_listed(anyio_backend: object) -> None:
+    """W1: method, path and client; its Cancelables are children."""
+    names: list[object] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        operation = get_request_operation(websocket)
+        async with Cancelable() as inner:
+            assert inner.parent is operation
+        assert operation is not None
+        names.extend([operation.name, dict(operation.context.metadata)])
+
+    await play(in_middleware(handle), ScriptedSocket(server=UVICORN), no_client)
+
+    facts = {"method": "WEBSOCKET", "path": "/", "client": "192.0.2.1"}
+    assert names == ["WebSocket /", facts]
+
+
+async def test_a_route_has_a_timeout_and_codes_of_its_own(anyio_backend: object) -> None:
+    """W6: sockets have no default; a route may give one, to the accept or to the end."""
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await anyio.sleep(3)
+
+    for until, code in (("end", 4000), ("start", None)):
+        route = CancelableWebSocketRoute(
+            "/",
+            handle,
+            timeout=1,
+            until=until,  # type: ignore[arg-type]
+            close_codes={CancelationReason.TIMEOUT: 4000},
+        )
+        app = RequestCancelationMiddleware(Starlette(routes=[route]), default_timeout=0.5)
+        socket = ScriptedSocket(server=UVICORN)
+        await play(app, socket, no_client)
+        assert socket.close_code == code
+
+
+async def test_work_that_goes_on_without_its_client(anyio_backend: object) -> None:
+    """W5: sends go nowhere, and nothing is cancelled."""
+    done: list[str] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text("1")
+        await anyio.sleep(60)
+        await websocket.send_text("2")
+        done.append("all")
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_messages(1)
+        socket.leave()
+
+    app = Starlette(routes=[CancelableWebSocketRoute("/", handle, on_disconnect="continue")])
+    with anyio.fail_after(100):
+        socket = ScriptedSocket(server=ServerBehaviour(send_after_leave="runtime_error"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client, socket)
+            await socket.run(RequestCancelationMiddleware(app))
+
+    assert done == ["all"]
+
+
+@pytest.mark.parametrize("server", [UVICORN, GRANIAN], ids=["uvicorn", "granian"])
+async def test_a_cancelled_receive_loses_no_message(
+    anyio_backend: object, wrap: Wrap, server: ServerBehaviour
+) -> None:
+    """W9: whoever gives up waiting gets the message the next time."""
+    seen: list[str] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        for _ in range(3):
+            try:
+                async with Cancelable.with_timeout(1) as cancel:
+                    seen.append(await CancelableWebSocket(websocket, cancel).receive_text())
+            except TimeoutCancelation:
+                seen.append("timeout")
+                return
+        await websocket.send_text("done")
+
+    async def once(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with anyio.move_on_after(1):
+            seen.append(await websocket.receive_text())
+        await websocket.send_text("gave up")
+        seen.append(await websocket.receive_text())
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_messages(1)
+        socket.say("late")
+
+    socket = ScriptedSocket(server=server)
+    await play(wrap(once), socket, client)
+    assert seen == ["late"]
+
+    await play(wrap(handle), ScriptedSocket(server=server, messages=["1", "2"]), no_client)
+    assert seen == ["late", "1", "2", "timeout"]
+
+
+async def test_an_unread_flood_is_bounded(anyio_backend: object) -> None:
+    """W3: reading ahead pauses, and what was held back arrives."""
+    seen: list[str] = []
+    left_over: list[int] = []
+    socket = ScriptedSocket(server=UVICORN, messages=["x" * 1000] * 100)
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await anyio.sleep(1)
+        left_over.append(len(socket._arrived))
+        for _ in range(100):
+            seen.append(await websocket.receive_text())
+
+    app = Starlette(routes=[WebSocketRoute("/", handle)])
+    app_with = RequestCancelationMiddleware(app, read_ahead_per_request=10_000)
+    await play(app_with, socket, no_client)
+
+    assert seen == ["x" * 1000] * 100
+    assert left_over[0] > 90
+
+
+async def test_an_error_of_a_handler_arrives_as_raised(anyio_backend: object, wrap: Wrap) -> None:
+    """W2: what is no cancelation is the server's."""
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        msg = "mine"
+        raise LookupError(msg)
+
+    socket = ScriptedSocket(server=UVICORN)
+    with pytest.raises(LookupError, match="mine"):
+        await socket.run(wrap(handle))
+
+
+# --- The socket in the block of an operation ---------------------------------------------------
+
+
+@pytest.fixture(params=["bare", "middleware", "route"])
+def anyhow(request: pytest.FixtureRequest) -> Wrap:
+    """With the middleware, with the route, and with neither."""
+    if request.param == "bare":
+        return lambda handler: Starlette(routes=[WebSocketRoute("/", handler)])
+    return in_middleware if request.param == "middleware" else in_route
+
+
+@pytest.mark.parametrize("waits", ["receive_text", "receive_bytes", "receive_json", "iter_json"])
+async def test_a_receive_wakes_at_once(anyio_backend: object, anyhow: Wrap, waits: str) -> None:
+    """W9: and the socket is closed with the code of the reason, once, by itself."""
+    caught: list[object] = []
+    token = CancelationToken()
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            async with Cancelable.with_token(token) as cancel:
+                socket = CancelableWebSocket(websocket, cancel)
+                if waits == "iter_json":
+                    async for _ in socket.iter_json():
+                        pass
+                else:
+                    await getattr(socket, waits)()
+        except Exception as exc:
+            caught.append(type(exc).__name__)
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_accept()
+        await token.cancel("signal")
+
+    socket = ScriptedSocket(server=UVICORN)
+    await play(anyhow(handle), socket, client)
+
+    assert caught == ["SignalCancelation"]
+    assert socket.close_code == 1001
+    assert sum(each["type"] == "websocket.close" for each in socket.sent) == 1
+
+
+async def test_every_form_of_send_and_receive(anyio_backend: object, anyhow: Wrap) -> None:
+    """W9: text, bytes and JSON, one by one and as iterators; the close of the client ends them."""
+    seen: list[object] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        async with Cancelable.with_timeout(300) as cancel:
+            socket = CancelableWebSocket(websocket, cancel)
+            await socket.accept(subprotocol="ours")
+            await socket.send_text("text")
+            await socket.send_bytes(b"bytes")
+            await socket.send_json({"a": 1})
+            seen.append(await socket.receive_text())
+            seen.append(await socket.receive_bytes())
+            seen.append(await socket.receive_json())
+            async for text in socket.iter_text():
+                seen.append(text)
+                if text == "next":
+                    break
+            async for data in socket.iter_bytes():
+                seen.append(data)
+                break
+            async for value in socket.iter_json():
+                seen.append(value)
+            await socket.close()
+
+    said: list[str | bytes] = ["t", b"b", '{"j":1}', "i", "next", b"ib", "[1]"]
+    socket = ScriptedSocket(server=UVICORN, messages=said)
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_messages(3)
+        await anyio.sleep(1)
+        socket.leave()
+
+    await play(anyhow(handle), socket, client)
+
+    assert seen == ["t", b"b", {"j": 1}, "i", "next", b"ib", [1]]
+    assert socket.received == ["text", b"bytes", '{"a":1}']
+    assert socket.sent[0]["subprotocol"] == "ours"
+
+
+async def test_a_close_of_the_client_is_raised(anyio_backend: object, anyhow: Wrap) -> None:
+    """W9: one terminal state, one callback."""
+    ended: list[tuple[str, object]] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        cancel = Cancelable.with_timeout(300)
+        cancel.on_error(lambda context, error: ended.append(("error", type(error))))
+        cancel.on_cancel(lambda context: ended.append(("cancel", None)))
+        cancel.on_complete(lambda context: ended.append(("complete", None)))
+        with pytest.raises(WebSocketDisconnect):
+            async with cancel:
+                await CancelableWebSocket(websocket, cancel).receive_json()
+        assert cancel.context.status is OperationStatus.FAILED
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_accept()
+        await anyio.sleep(1)
+        socket.leave(1001)
+
+    await play(anyhow(handle), ScriptedSocket(server=UVICORN), client)
+
+    assert ended == [("error", WebSocketDisconnect)]
+
+
+async def test_a_timeout_that_nobody_catches_is_quiet(
+    anyio_backend: object, wrap: Wrap, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W9, W11: the page's own example, with its time up."""
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async with Cancelable.with_timeout(1) as cancel:
+            socket = CancelableWebSocket(websocket, cancel)
+            await socket.send_json({"status": "connected"})
+            while True:
+                await socket.send_json(await socket.receive_json())
+
+    socket = ScriptedSocket(server=UVICORN, messages=["1"])
+    with caplog.at_level(logging.WARNING):
+        await play(wrap(handle), socket, no_client)
+
+    assert socket.close_code == 3008
+    assert socket.received == ['{"status":"connected"}', "1"]
+    assert caplog.records == []
+
+
+async def test_a_socket_closes_with_the_reason_of_what_is_around(
+    anyio_backend: object, wrap: Wrap
+) -> None:
+    """W9: a parent's cancel is told by the parent's reason."""
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async with Cancelable() as cancel:
+            socket = CancelableWebSocket(websocket, cancel)
+            await get_request_token(websocket).cancel("signal")
+            await socket.receive_text()
+
+    socket = ScriptedSocket(server=UVICORN)
+    await play(wrap(handle), socket, no_client)
+
+    assert socket.close_code == 1001
+
+
+def test_a_wrong_argument_is_refused() -> None:
+    """A mistake is an error where it is made."""
+    with pytest.raises(TypeError, match="`websocket`"):
+        CancelableWebSocket(3, Cancelable())  # type: ignore[arg-type]
+    websocket = WebSocket(ScriptedSocket(server=UVICORN).scope, None, None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`cancelable`"):
+        CancelableWebSocket(websocket, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`timeout`"):
+        CancelableWebSocketRoute("/", lambda _: None, timeout=0)
+    with pytest.raises(ValueError, match="`on_disconnect`"):
+        CancelableWebSocketRoute("/", lambda _: None, on_disconnect="?")  # type: ignore[arg-type]
