@@ -15,6 +15,8 @@ from queue import Empty, SimpleQueue
 
 HERE = Path(__file__).parent
 
+ADDRESS = r"running on http://127\.0\.0\.1:(\d+)"
+"""What both servers say when they can be reached, one with a capital."""
 UVICORN = ["uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--no-access-log"]
 HYPERCORN_TRIO = ["hypercorn", "--worker-class", "trio", "--bind", "127.0.0.1:{port}"]
 
@@ -69,7 +71,7 @@ class Server:
             self.lines.append(line.rstrip())
             if self.shows_lines:
                 print("  " + line.rstrip(), flush=True)
-            if found := re.search(r"[Rr]unning on http://127\.0\.0\.1:(\d+)", line):
+            if found := re.search(ADDRESS, line, re.IGNORECASE):
                 self._port.put(int(found[1]))
         self._port.put(None)
 

@@ -15,7 +15,7 @@ from functools import partial
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, event, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cancelable import (
     Cancelable,
@@ -94,7 +94,10 @@ def scripts(draw: st.DrawFn) -> Script:
     numbers = st.integers(0, size - 1)
     leaves = [number for number in range(size) if number not in parents]
     ask = st.builds(
-        Ask, numbers, st.sampled_from(REASONS), st.sampled_from(["task", "plain", "thread", "token"])
+        Ask,
+        numbers,
+        st.sampled_from(REASONS),
+        st.sampled_from(["task", "plain", "thread", "token"]),
     )
     step = st.one_of(
         st.tuples(st.just("ask"), st.lists(ask, min_size=1, max_size=3)),
@@ -238,19 +241,16 @@ class Play:
             assert operation.status is OperationStatus.FAILED
 
     async def _fill(self, number: int) -> None:
+        """Run the blocks underneath, then wait to be released; that is a checkpoint."""
         below = self.model.below(number)
-        apart = [child for child in below if not self.script.nodes[child].in_parents_task]
-        if not apart:
-            await self._wait(number, below)
-            return
-        async with anyio.create_task_group() as tasks:
-            for child in apart:
-                tasks.start_soon(self.run, child)
-            await self._wait(number, [child for child in below if child not in apart])
-
-    async def _wait(self, number: int, inline: list[int]) -> None:
-        for child in inline:
-            await self.run(child)
+        if below:
+            async with anyio.create_task_group() as tasks:
+                for child in below:
+                    if not self.script.nodes[child].in_parents_task:
+                        tasks.start_soon(self.run, child)
+                for child in below:
+                    if self.script.nodes[child].in_parents_task:
+                        await self.run(child)
         if self.script.nodes[number].is_shielded:
             async with self.operations[number].shield():
                 await self._until_released(number)
@@ -265,18 +265,25 @@ class Play:
     async def main(self) -> None:
         self.prepare()
         start = anyio.current_time()
+        with anyio.fail_after(100 * TICK):
+            await self._follow(start)
+        self.compare("at the end")
+
+    async def _follow(self, start: float) -> None:
+        """Run the tree and the script; then let all that is live come to its end."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.run, 0)
             await anyio.sleep(QUIET)
-            for kind, what in self.script.steps:
-                await self._step(kind, what, start)
-                await anyio.sleep(QUIET)
-                self.compare(f"after {kind} {what}")
-            for number in range(len(self.operations)):
-                self.model.of[number].is_released = True
-                self.releases[number].set()
+            try:
+                for kind, what in self.script.steps:
+                    await self._step(kind, what, start)
+                    await anyio.sleep(QUIET)
+                    self.compare(f"after {kind} {what}")
+            finally:
+                for number, released in enumerate(self.releases):
+                    self.model.of[number].is_released = True
+                    released.set()
             self.model.settle()
-        self.compare("at the end")
 
     async def _step(self, kind: str, what: object, start: float) -> None:
         model = self.model
@@ -326,18 +333,16 @@ class Play:
             if expected.origin is not None:
                 origin = self.operations[expected.origin].operation_id
                 assert operation.context.origin_id == origin, label
-        live = OperationRegistry.current().list_operations()
+        listed = OperationRegistry.current().list_operations()
         names = {str(n) for n, expected in enumerate(self.model.of) if expected.status is None}
-        assert {context.name for context in live} == names, when
+        assert {context.name for context in listed} == names, when
 
 
 def play(script: Script, backend: str) -> None:
     name, options = in_virtual_time(BACKENDS[backend])
     options.pop("debug", None)
     with OperationRegistry().as_default():
-        anyio.run(
-            Play(script, Model(script.nodes)).main, backend=name, backend_options=options
-        )
+        anyio.run(Play(script, Model(script.nodes)).main, backend=name, backend_options=options)
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "asyncio+uvloop"])

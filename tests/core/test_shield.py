@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from cancelable import (
@@ -16,8 +18,11 @@ from cancelable import (
     DisconnectCancelation,
     ManualCancelation,
     OperationStatus,
+    ParentCancelation,
     TimeoutCancelation,
 )
+from cancelable._hold import Hold
+from tests.support.native import in_thread
 
 
 async def two_writes(written: list[int]) -> None:
@@ -224,3 +229,229 @@ async def test_a_thread_in_the_section_is_not_told_to_stop() -> None:
                 await section.run_in_thread(section.check_cancelation_sync)
                 with pytest.raises(ManualCancelation):
                     await section.run_in_thread(operation.check_cancelation_sync)
+
+
+# -- what a section hears, and what it does not ----------------------------------------------
+
+
+async def test_a_timeout_inside_a_section_is_a_timeout_although_a_request_waits() -> None:
+    """Cleanup with a limit of its own can tell that the limit was reached."""
+    done: list[str] = []
+    operation = Cancelable()
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with operation:
+            try:
+                await operation.cancel()
+                await anyio.sleep_forever()
+            finally:
+                async with operation.shield():
+                    try:
+                        async with Cancelable.with_timeout(0.01):
+                            await anyio.sleep_forever()
+                    except TimeoutError:
+                        done.append("gave up saying goodbye")
+                    done.append("closed the hard way")
+    assert done == ["gave up saying goodbye", "closed the hard way"]
+
+
+async def test_a_bound_is_the_reason_of_the_section_that_it_cut() -> None:
+    """Also when a request waits, which leaves instead of the section's error."""
+    operation = Cancelable()
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with operation:
+            async with operation.shield(timeout=0.01) as section:
+                await operation.cancel()
+                await anyio.sleep_forever()
+    assert section.is_cancelled
+    assert section.cancel_reason is CancelationReason.TIMEOUT
+
+
+async def test_a_section_hears_of_nothing_that_comes_from_beyond() -> None:
+    """Not of a request, not of a deadline; it can still be asked itself."""
+    operation = Cancelable.with_timeout(0.01)
+    with anyio.fail_after(5), pytest.raises(TimeoutCancelation) as caught:
+        async with operation:
+            with pytest.raises(ManualCancelation, match="the section alone"):
+                async with operation.shield() as section:
+                    assert section.remaining == float("inf")
+                    await anyio.sleep(0.02)
+                    assert operation.is_cancelling
+                    assert not section.is_cancelling
+                    await section.check_cancelation()
+                    await section.cancel(message="the section alone")
+                    await anyio.sleep_forever()
+    assert caught.value.operation_id == operation.operation_id
+
+
+async def test_a_task_that_outlives_its_section_is_stopped_with_the_operation() -> None:
+    """A child of the section belongs to the operation around once the section is over."""
+    stopped: list[str | None] = []
+    entered = anyio.Event()
+
+    async def child() -> None:
+        with pytest.raises(ParentCancelation) as caught:
+            async with Cancelable():
+                entered.set()
+                await anyio.sleep_forever()
+        stopped.append(caught.value.origin_id)
+
+    operation = Cancelable()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            with pytest.raises(ManualCancelation):
+                async with operation:
+                    async with operation.shield():
+                        await operation.cancel()
+                        tasks.start_soon(child)
+                        await entered.wait()
+                        assert stopped == []
+    assert stopped == [operation.operation_id]
+
+
+async def test_a_grace_that_ends_in_a_section_cuts_behind_it() -> None:
+    """And one that has not ended lets the block go on behind the section."""
+    done: list[str] = []
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with Cancelable(grace=0.01) as operation:
+            async with operation.shield():
+                await operation.cancel()
+                await anyio.sleep(0.03)
+                done.append("section")
+            done.append("behind")
+    assert done == ["section"]
+
+    async with Cancelable(grace=60) as operation:
+        async with operation.shield():
+            await operation.cancel()
+        await anyio.lowlevel.checkpoint()
+        done.append("within the grace")
+    assert done[-1] == "within the grace"
+    assert operation.is_completed
+    assert operation.cancel_requested
+
+
+# -- sections that hold back some reasons ----------------------------------------------------
+
+
+async def test_a_held_request_is_the_same_request_when_it_is_made() -> None:
+    """Reason, message and time are those of the moment when somebody asked, first come first."""
+    operation = Cancelable()
+    with anyio.fail_after(5), pytest.raises(DisconnectCancelation, match="first"):
+        async with operation:
+            async with operation.shield(reasons={"disconnect", "manual"}):
+                in_thread(lambda: operation.cancel_sync("disconnect", "first"))
+                await operation.token.cancel("manual", "second")
+                assert not operation.token.is_cancelled
+                assert operation.remaining == float("inf")
+                await anyio.sleep(0.02)
+                over = datetime.now(UTC)
+    asked = operation.context.cancelled_at
+    assert asked is not None
+    assert asked < over
+
+
+async def test_requests_from_threads_are_not_lost_while_a_section_ends() -> None:
+    """However close to its end they come, one of them is the cause."""
+    for _ in range(20):
+        operation = Cancelable()
+        begin = threading.Barrier(3)
+
+        def ask(operation: Cancelable = operation, begin: threading.Barrier = begin) -> None:
+            begin.wait(5)
+            operation.cancel_sync()
+
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        with anyio.fail_after(5), pytest.raises(ManualCancelation):
+            async with operation:
+                async with operation.shield(reasons={"manual"}):
+                    for thread in threads:
+                        thread.start()
+                    begin.wait(5)
+                for thread in threads:
+                    thread.join(5)
+                await anyio.sleep_forever()
+
+
+async def test_a_request_that_is_kept_after_the_end_is_made_at_once() -> None:
+    """The thread that comes last makes what the end of the section did not see."""
+    asked: list[str] = []
+    hold = Hold(object(), {"manual"}, lambda: float("inf"))
+    hold.keep(lambda: asked.append("before"))
+    assert asked == []
+    hold.release()
+    hold.keep(lambda: asked.append("after"))
+    assert asked == ["before", "after"]
+
+
+async def test_sections_that_hold_reasons_nest() -> None:
+    """What the inner one gives back, the outer one holds on."""
+    done: list[str] = []
+    operation = Cancelable()
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with operation:
+            async with operation.shield(reasons={"manual"}):
+                async with operation.shield(reasons={"manual", "signal"}):
+                    await operation.cancel()
+                    await anyio.lowlevel.checkpoint()
+                done.append("inner")
+                await anyio.lowlevel.checkpoint()
+                assert not operation.cancel_requested
+                done.append("outer")
+    assert done == ["inner", "outer"]
+
+
+async def test_a_deadline_that_moves_outside_does_not_move_that_of_the_section() -> None:
+    """The section is cut by the nearest deadline, whichever operation was given another."""
+    with anyio.fail_after(5):
+        async with Cancelable.with_timeout(60) as outer:
+            with pytest.raises(TimeoutCancelation) as caught:
+                async with Cancelable.with_timeout(0.02, parent=None) as inner:
+                    async with inner.shield(reasons={"manual"}):
+                        outer.extend(100)
+                        await anyio.sleep_forever()
+            assert caught.value.operation_id == inner.operation_id
+
+
+async def test_a_request_with_grace_cuts_the_section_when_the_grace_is_over() -> None:
+    """A request for another reason cuts, but not before its time."""
+    seen: list[CancelationReason] = []
+    with anyio.fail_after(5), pytest.raises(DisconnectCancelation):
+        async with Cancelable(grace=0.01) as operation:
+            async with operation.shield(reasons={"manual"}):
+                await operation.cancel("disconnect")
+                await anyio.lowlevel.checkpoint()
+                seen.append(await operation.wait_cancelling())
+                await anyio.sleep_forever()
+    assert seen == [CancelationReason.DISCONNECT]
+
+
+async def test_a_section_is_cut_by_a_parent_that_runs_in_another_loop(
+    anyio_backend_name: str,
+) -> None:
+    """The request comes from the parent's thread, the cut happens in the section's loop."""
+    parent = Cancelable(name="parent")
+    entered, ended = threading.Event(), list[object]()
+
+    async def child() -> None:
+        try:
+            async with Cancelable(parent=parent) as own:
+                async with own.shield(reasons={"manual"}):
+                    entered.set()
+                    await anyio.sleep_forever()
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    def other_loop() -> None:
+        with pytest.raises(ParentCancelation):
+            anyio.run(child, backend=anyio_backend_name)
+
+    with anyio.fail_after(5), pytest.raises(DisconnectCancelation):
+        async with parent:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.to_thread.run_sync, other_loop)
+                while not entered.is_set():
+                    await anyio.sleep(0.001)
+                await parent.cancel("disconnect")
+            await anyio.sleep_forever()
+    assert ended == [ParentCancelation]

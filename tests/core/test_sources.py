@@ -7,6 +7,7 @@ import sys
 import threading
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from cancelable import (
@@ -332,3 +333,185 @@ async def test_a_source_that_fails_to_start_leaves_nothing() -> None:
             pass
     assert good.listening == ["start", "stop"]
     assert operation.status is OperationStatus.FAILED
+
+
+# -- sources that are hard to start, to stop, or to please -----------------------------------
+
+
+class Stubborn(Bell):
+    """A bell whose end takes for ever."""
+
+    async def stop_monitoring(self) -> None:
+        self.listening.append("stopping")
+        await anyio.sleep_forever()
+
+
+async def test_a_source_that_cannot_be_stopped_holds_up_neither_the_block_nor_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It gets its time, the rest are stopped, and the block ends as it would have."""
+    monkeypatch.setattr("cancelable.sources._base.STOP_LIMIT", 0.02)
+    before, stubborn, behind = Bell(), Stubborn(), Bell()
+    operation = Cancelable().add_source(before).add_source(stubborn).add_source(behind)
+    with anyio.fail_after(5):
+        async with operation:
+            pass
+    assert operation.is_completed
+    assert stubborn.listening == ["start", "stopping"]
+    assert before.listening == behind.listening == ["start", "stop"]
+
+
+async def test_a_source_that_fails_to_stop_is_logged_and_the_others_are_stopped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Alone, and as a part of another source."""
+
+    class Broken(Bell):
+        async def stop_monitoring(self) -> None:
+            raise LookupError("no bell")
+
+    before, inside, behind = Bell(), Bell(), Bell()
+    operation = Cancelable().add_source(before).add_source(Broken())
+    operation.add_source(AnyOfSource([inside, Broken()])).add_source(behind)
+    async with operation:
+        pass
+    assert operation.is_completed
+    for bell in (before, inside, behind):
+        assert bell.listening == ["start", "stop"]
+    assert [record.getMessage()[:23] for record in caplog.records] == [
+        "a source failed to stop"
+    ] * 2
+
+
+async def test_a_part_that_fails_to_start_has_the_parts_before_it_stopped() -> None:
+    """Also when the start is cut by a cancelation, which must not cut the stopping."""
+
+    class Slow(Bell):
+        async def start_monitoring(self, scope: anyio.CancelScope) -> None:
+            around.cancel()
+            await anyio.sleep_forever()
+
+    class Careful(Bell):
+        async def stop_monitoring(self) -> None:
+            await anyio.lowlevel.checkpoint()
+            await super().stop_monitoring()
+
+    careful = Careful()
+    with anyio.fail_after(5), anyio.CancelScope() as around:
+        async with Cancelable().add_source(AllOfSource([careful, Slow()])):
+            pass
+    assert around.cancelled_caught
+    assert careful.listening == ["start", "stop"]
+
+
+async def test_all_of_does_not_wait_for_a_part_that_has_failed() -> None:
+    """The failure is the cause at once, since the part will never fire."""
+
+    def broken() -> bool:
+        raise LookupError("no such gauge")
+
+    both = AllOfSource([Knock(), ConditionSource(broken)])
+    error = await stopped_by(Cancelable().add_source(both))
+    assert error.reason is CancelationReason.ERROR
+    assert isinstance(error.__cause__, LookupError)
+
+
+@pytest.mark.parametrize("kind", [AnyOfSource, AllOfSource])
+async def test_a_used_up_timeout_in_a_composition_stops_at_the_first_checkpoint(
+    kind: type[AnyOfSource | AllOfSource],
+) -> None:
+    """As it does alone."""
+    steps = 0
+    with anyio.fail_after(5), pytest.raises(TimeoutCancelation):
+        async with Cancelable().add_source(kind([TimeoutSource(0), TimeoutSource(-1)])):
+            steps += 1
+            await anyio.lowlevel.checkpoint()
+            steps += 1
+    assert steps == 1
+
+
+async def test_a_blocking_condition_in_a_thread_leaves_the_loop_alone() -> None:
+    """The block goes on while the condition is asked, and ends without waiting for it."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow() -> bool:
+        asked.set()
+        return answer.wait(5)
+
+    steps = 0
+    try:
+        with anyio.fail_after(5):
+            async with Cancelable.with_condition(slow, 0.001, in_thread=True) as cancel:
+                while not asked.is_set():
+                    await anyio.sleep(0.001)
+                    steps += 1
+        assert cancel.is_completed
+        assert steps
+    finally:
+        answer.set()
+
+
+def test_an_event_of_threads_is_no_condition() -> None:
+    """Waiting for it would block the loop; the error says what to give."""
+    with pytest.raises(TypeError, match="is_set"):
+        ConditionSource(threading.Event())  # type: ignore[arg-type]
+
+
+async def test_something_of_a_users_own_to_wait_on_is_a_condition() -> None:
+    """Anything with an async `wait()`, such as another token."""
+    token = CancelationToken()
+    token.cancel_sync()
+    error = await stopped_by(Cancelable.with_condition(token, condition_name="the other side"))
+    assert isinstance(error, ConditionCancelation)
+    assert error.condition_name == "the other side"
+
+
+async def test_a_source_fires_once_whoever_else_fires_it() -> None:
+    """The first cause stays; the source says what it was."""
+    bell = Bell()
+    operation = Cancelable().add_source(bell)
+    bell.trigger("first")
+    bell.trigger("second", error=LookupError("late"))
+    await bell.trigger_cancelation("third")
+    error = await stopped_by(operation)
+    assert error.message == "first"
+    assert bell.reason is CancelationReason.DISCONNECT
+    assert repr(bell) == "<Bell 'bell' triggered>"
+
+
+async def test_a_source_of_a_combined_operation_serves_the_next_one_too() -> None:
+    """It goes on telling the operation that has it, which may be combined again and again."""
+    bell = Bell()
+    shared = Cancelable().add_source(bell)
+    async with Cancelable().combine(shared):
+        pass
+    with anyio.fail_after(5), pytest.raises(DisconnectCancelation):
+        async with Cancelable().combine(shared):
+            bell.trigger()
+            await anyio.sleep_forever()
+    assert bell.listening == ["start", "stop"] * 2
+    assert shared.cancel_reason is CancelationReason.DISCONNECT
+
+
+async def test_sources_are_combined_before_the_block_is_entered() -> None:
+    """Later ones would never be started; deadlines and tokens may come late."""
+    token = CancelationToken()
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with Cancelable() as operation:
+            with pytest.raises(RuntimeError, match="combine before the block is entered"):
+                operation.combine(Cancelable().add_source(Bell()))
+            operation.combine(Cancelable.with_timeout(60), Cancelable.with_token(token), operation)
+            assert 59 < operation.remaining <= 60
+            await token.cancel()
+            await anyio.sleep_forever()
+
+
+async def test_the_earliest_of_combined_timeouts_counts_and_an_operation_knows_its_allowance() -> (
+    None
+):
+    """Whatever the order in which they are combined."""
+    for first, second in ((0.01, 60), (60, 0.01)):
+        combined = Cancelable.with_timeout(first).combine(Cancelable.with_timeout(second))
+        error = await stopped_by(combined.add_source(TimeoutSource(30)))
+        assert isinstance(error, TimeoutCancelation)
+        assert error.timeout_seconds == 0.01

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from cancelable import CancelOutcome, OperationRegistry, current_operation
+from cancelable import CancelOutcome, OperationRegistry
 from cancelable_starlette import RequestCancelationMiddleware, cancelable_background
 from cancelable_starlette.testing import ScriptedConnection
 from tests.starlette.support import Watch, run
@@ -65,7 +65,10 @@ async def test_a_cancelled_task_is_quiet_and_those_behind_it_run(
         assert context.parent_id is None
         assert OperationRegistry.current().cancel(identity) is CancelOutcome.REQUESTED
 
-    app = serving(job, functools.partial(done.append, "next"))
+    async def behind() -> None:
+        done.append("next")
+
+    app = serving(job, behind)
     connection = ScriptedConnection()
     with caplog.at_level(logging.WARNING):
         async with anyio.create_task_group() as tasks:
@@ -129,22 +132,3 @@ def test_what_is_no_job_is_refused() -> None:
         cancelable_background(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`timeout`"):
         cancelable_background(print, timeout=0)
-
-
-async def test_a_plain_function_runs_in_a_thread_and_asks(anyio_backend: object) -> None:
-    """W5: it cannot be interrupted."""
-
-    def work(item: str) -> None:
-        operation = current_operation()
-        assert operation is not None
-        operation.cancel_sync()
-        done.append(item)
-        operation.check_cancelation_sync()
-        done.append("never")
-
-    await cancelable_background(work, "item")()
-
-    assert done == ["item"]
-
-
-USES_THREADS = True

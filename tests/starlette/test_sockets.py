@@ -149,6 +149,33 @@ async def test_a_handler_that_keeps_sending_learns_of_the_close(
     assert stopped == ["handler"]
 
 
+async def test_a_server_that_says_it_only_when_something_is_sent(
+    anyio_backend: object, wrap: Wrap
+) -> None:
+    """W9: the error of the connection is the close; another one is the handler's."""
+    seen: list[str] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            while True:
+                await anyio.sleep(1)
+                await websocket.send_text("tick")
+        except OSError:
+            seen.append("error")
+        finally:
+            seen.append("stopped")
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_messages(2)
+        socket.leave(1006)
+
+    server = ServerBehaviour(disconnect="never", send_after_leave="os_error")
+    await play(wrap(handle), ScriptedSocket(server=server), client)
+
+    assert seen == ["stopped"]
+
+
 @SERVERS
 async def test_a_handler_that_waits_for_a_message_is_told_of_the_close(
     anyio_backend: object, wrap: Wrap, server: ServerBehaviour
@@ -197,6 +224,28 @@ async def test_messages_before_the_close_are_delivered_first(
     await play(wrap(handle), socket, no_client)
 
     assert seen == ["1", "2", "3"]
+
+
+async def test_a_close_behind_unread_messages_waits_for_their_reader(
+    anyio_backend: object, wrap: Wrap
+) -> None:
+    """W9: a handler that is busy with the first message gets the others, and then the close."""
+    seen: list[str] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await anyio.sleep(1)
+            seen.append(text)
+        seen.append("close")
+
+    async def client(socket: ScriptedSocket) -> None:
+        await anyio.sleep(0.5)
+        socket.leave(1000)
+
+    await play(wrap(handle), ScriptedSocket(messages=["1", "2", "3"]), client)
+
+    assert seen == ["1", "2", "3", "close"]
 
 
 async def test_a_disconnect_that_nobody_catches_is_quiet(
@@ -479,6 +528,7 @@ async def test_every_form_of_send_and_receive(anyio_backend: object, anyhow: Wra
             async for value in socket.iter_json():
                 seen.append(value)
             await socket.close()
+            await socket.close()
 
     said: list[str | bytes] = ["t", b"b", '{"j":1}', "i", "next", b"ib", "[1]"]
     socket = ScriptedSocket(server=UVICORN, messages=said)
@@ -493,6 +543,7 @@ async def test_every_form_of_send_and_receive(anyio_backend: object, anyhow: Wra
     assert seen == ["t", b"b", {"j": 1}, "i", "next", b"ib", [1]]
     assert socket.received == ["text", b"bytes", '{"a":1}']
     assert socket.sent[0]["subprotocol"] == "ours"
+    assert socket.discarded == []
 
 
 async def test_a_close_of_the_client_is_raised(anyio_backend: object, anyhow: Wrap) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
@@ -16,7 +16,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from cancelable import Cancelable, CancelationReason, OperationContext, current_operation
 from cancelable_starlette import (
@@ -25,7 +25,7 @@ from cancelable_starlette import (
     cancelable_streaming_response,
 )
 from cancelable_starlette.testing import HYPERCORN, ScriptedConnection
-from tests.starlette.support import Watch, application, run
+from tests.starlette.support import Watch, run
 
 USES_THREADS = True
 
@@ -58,8 +58,12 @@ async def test_a_stream_arrives_whole(anyio_backend: object, wrap: Wrap) -> None
         yield memoryview(b"data: 3\n\n")
 
     done: list[int] = []
+
+    async def work() -> None:
+        done.append(1)
+
     response = cancelable_streaming_response(
-        chunks(), background=BackgroundTask(done.append, 1), headers={"x-mine": "yes"}
+        chunks(), background=BackgroundTask(work), headers={"x-mine": "yes"}
     )
     connection = ScriptedConnection()
     await run(streaming(response, wrap), connection)
@@ -371,52 +375,6 @@ async def test_a_client_that_stops_reading_is_cut(
     assert closed == [True]
     assert not connection.complete
     assert facts == []
-
-
-async def test_a_generator_without_an_await_can_be_stopped(
-    anyio_backend: object, watch: Watch
-) -> None:
-    """Even where ``send()`` never gives way."""
-    sent: list[object] = []
-    connection = ScriptedConnection(leave_after=0.02)
-
-    async def chunks() -> AsyncIterator[bytes]:
-        while True:
-            yield b"x"
-
-    async def greedy(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_at_once(message: object) -> None:
-            sent.append(None)
-
-        response = CancelableStreamingResponse(chunks())
-        app = RequestCancelationMiddleware(application(response))
-        await app(scope, receive, send_at_once)
-
-    await run(greedy, connection, "alone")
-
-    assert sent
-
-
-async def test_a_plain_iterator_is_iterated_in_a_thread_and_closed(
-    anyio_backend: object, wrap: Wrap, watch: Watch
-) -> None:
-    """W8: never while it runs."""
-    seen: list[str] = []
-
-    def chunks() -> Iterator[bytes]:
-        try:
-            while True:
-                yield b"x"
-        finally:
-            seen.append("closed")
-
-    connection = ScriptedConnection(leave_after_messages=3)
-    await run(streaming(cancelable_streaming_response(chunks()), wrap), connection, watch)
-    assert seen == ["closed"]
-
-    connection = ScriptedConnection()
-    await run(streaming(cancelable_streaming_response([b"1", "2"]), wrap), connection, watch)
-    assert connection.body == b"12"
 
 
 async def test_a_native_cancel_passes_through(anyio_backend: object, watch: Watch) -> None:

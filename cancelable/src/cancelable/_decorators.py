@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import wraps
 from typing import ParamSpec, TypeVar, cast, overload
+
+import anyio
 
 from ._cancelable import Cancelable, current_operation
 from ._seconds import limit, seconds
 from ._streams import CancelableStream
 from ._token import CancelationToken, checked_token
-from .sources import Condition, ConditionSource, SignalSource
+from .sources import CancelationSource, Condition, ConditionSource, SignalSource, stop_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -377,13 +380,36 @@ def _wrap_generator(
             step.deadline = min(step.deadline, deadline)
             return step
 
-        async with CancelableStream(
-            function(*args, **kwargs), make_step, timeout=whole.remaining
-        ) as items:
+        async with (
+            _listening_throughout(whole),
+            CancelableStream(
+                function(*args, **kwargs), make_step, timeout=whole.remaining
+            ) as items,
+        ):
             async for item in items:
                 yield item
 
     return iterate
+
+
+@asynccontextmanager
+async def _listening_throughout(whole: Cancelable) -> AsyncGenerator[None]:
+    """Let the sources that need no task listen also between the steps of a generator.
+
+    A signal that comes while the consumer works would end the process otherwise.
+    """
+    sources, whole._sources = whole._sources, ()
+    started: list[CancelationSource] = []
+    try:
+        for source in sources:
+            if source.needs_task:
+                whole._sources = (*whole._sources, source)
+            else:
+                await source.start_monitoring(anyio.CancelScope())
+                started.append(source)
+        yield
+    finally:
+        await stop_all(started)
 
 
 def _refuse_generator(function: Callable[..., object]) -> None:

@@ -400,10 +400,14 @@ class Operation(Awaited):
                     call_soon(child._loop, child._retime)
 
     def _let_go(self, parent: Operation) -> None:
-        """Go on without a parent that has ended: its deadline is gone, what it asked stands."""
+        """Go on without a parent that has ended: its deadline is gone, what it asked stands.
+
+        With a section that has ended, what was asked beyond it is no longer kept from this one.
+        """
+        self._notice_deadline()
         if self._causes:
             cut = min(parent._deadline + parent._grace, parent._cut)
-            self._cut = min(self._cut, self._translate(cut, parent))
+            self._cut = min(self._cut, self._translate(cut, parent), self._nearest_cut())
         if self._loop is not None:
             call_soon(self._loop, self._retime)
 
@@ -466,7 +470,12 @@ class Operation(Awaited):
             return
         for above in self._askers():
             if above._causes:
-                self._record(above._causes[0].below(above.operation_id))
+                known = above._causes[0]
+                came = above._when_it_came(known)
+                if came != math.inf and self._was_due_before(self._translate(came, above)):
+                    self._record(self._timed_out())
+                else:
+                    self._record(known.below(above.operation_id))
                 return
         owner = self._earliest()
         clock = owner._clock
@@ -585,7 +594,7 @@ class Operation(Awaited):
 
         One whose own deadline passed before, unnoticed so far, has that as its cause.
         """
-        came = self._deadline if cause.reason is CancelationReason.TIMEOUT else math.inf
+        came = self._when_it_came(cause)
         waiting: list[tuple[Operation, Cause, float]] = [(self, cause, came)]
         while waiting:
             above, known, came = waiting.pop()
@@ -603,6 +612,21 @@ class Operation(Awaited):
                 if token is not None:
                     token.learn(first, here)
                 waiting.append((child, first, since))
+
+    def _when_it_came(self, cause: Cause) -> float:
+        """Return when the first cause came, on the clock of this operation; infinity for now.
+
+        A cause from above that the operation learns of late came before: at a deadline above,
+        else at a time that nobody has kept.
+        """
+        if cause.reason is CancelationReason.TIMEOUT:
+            return self._deadline
+        if cause.reason is not CancelationReason.PARENT:
+            return math.inf
+        if cause.origin_reason is not CancelationReason.TIMEOUT:
+            return -math.inf
+        passed = (self._translate(above._deadline, above) for above in self._askers())
+        return min(passed, default=-math.inf)
 
     def _was_due_before(self, when: float) -> bool:
         """Return whether the own deadline passed before a time that is now at the latest."""

@@ -22,7 +22,6 @@ from ._ids import new_id
 from ._iterator import KEPT, CancelableAsyncIterator
 from ._seconds import limit
 from ._token import CancelationToken, checked_token
-from .exceptions import CancelationError
 
 T = TypeVar("T")
 
@@ -248,8 +247,6 @@ class ChunkedStream(AsyncIterator[list[T]], Generic[T]):
         except StopAsyncIteration:
             if not chunk:
                 raise
-        except CancelationError:
-            raise
         except Exception as error:
             # What was fetched before the source failed is handed on first.
             if not chunk:

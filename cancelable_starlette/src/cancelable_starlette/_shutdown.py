@@ -98,4 +98,4 @@ def _is_a_servers(handler: object) -> bool:
     if not callable(handler) or isinstance(handler, functools.partial):
         return False
     module = str(getattr(handler, "__module__", "")).partition(".")[0]
-    return handler is not signal.default_int_handler and module not in {"trio", "signal", "_signal"}
+    return handler is not signal.default_int_handler and module != "trio"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 
 import anyio
+import anyio.lowlevel
 
 from .._cancelable import Cancelable
 from .._reason import CancelationReason
@@ -46,7 +48,7 @@ async def _stops_the_block(
 ) -> None:
     operation = Cancelable(name="contract").add_source(source)
     error: CancelationError | None = None
-    with anyio.fail_after(LONGEST):
+    with anyio.move_on_after(LONGEST):
         try:
             async with operation:
                 _expect(not operation.cancel_requested, "the source fired before its event")
@@ -63,7 +65,7 @@ async def _stops_the_block(
 async def _is_quiet_after_the_end(source: CancelationSource) -> None:
     operation = Cancelable(name="contract").add_source(source)
     before = {task.id for task in anyio.get_running_tasks()}
-    with anyio.fail_after(LONGEST):
+    with _in_time():
         async with operation:
             await anyio.lowlevel.checkpoint()
     _expect(operation.is_completed, f"a block nobody stopped ended {operation.status}")
@@ -75,7 +77,7 @@ async def _is_quiet_after_the_end(source: CancelationSource) -> None:
 
 async def _gives_way_to_a_scope_around(source: CancelationSource) -> None:
     operation = Cancelable(name="contract").add_source(source)
-    with anyio.fail_after(LONGEST), anyio.CancelScope() as scope:
+    with _in_time(), anyio.CancelScope() as scope:
         async with operation:
             scope.cancel()
             await anyio.sleep_forever()
@@ -87,7 +89,7 @@ async def _ends_with_an_error_inside(source: CancelationSource) -> None:
     operation = Cancelable(name="contract").add_source(source)
     sent = LookupError("an error of the block")
     try:
-        with anyio.fail_after(LONGEST):
+        with _in_time():
             async with operation:
                 raise sent
     except LookupError as error:
@@ -105,6 +107,13 @@ async def _belongs_to_one_operation(source: CancelationSource) -> None:
         return
     msg = "a second operation could take the same source"
     raise AssertionError(msg)
+
+
+@contextmanager
+def _in_time() -> Generator[None]:
+    with anyio.move_on_after(LONGEST) as limit:
+        yield
+    _expect(not limit.cancelled_caught, f"a block did not end within {LONGEST:g} s")
 
 
 def _expect(holds: bool, otherwise: str) -> None:

@@ -1,0 +1,98 @@
+"""What needs real time: worker threads, and a loop that never waits (W5, W8)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cancelable import current_operation
+from cancelable_starlette import (
+    CancelableStreamingResponse,
+    RequestCancelationMiddleware,
+    cancelable_background,
+    cancelable_streaming_response,
+)
+from cancelable_starlette.testing import ScriptedConnection
+from tests.starlette.support import Watch, application, run
+
+USES_THREADS = True
+
+
+def streaming(content: Iterator[bytes] | list[bytes | str], *, middleware: bool) -> ASGIApp:
+    """Make an application that streams a plain iterator."""
+
+    async def endpoint(request: Request) -> Response:
+        return cancelable_streaming_response(content)
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    return RequestCancelationMiddleware(app) if middleware else app
+
+
+@pytest.mark.parametrize("middleware", [True, False])
+async def test_a_plain_iterator_is_iterated_in_a_thread_and_closed(
+    anyio_backend: object, middleware: bool, watch: Watch
+) -> None:
+    """W8: never while it runs."""
+    seen: list[str] = []
+
+    def chunks() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x"
+        finally:
+            seen.append("closed")
+
+    connection = ScriptedConnection(leave_after_messages=3)
+    await run(streaming(chunks(), middleware=middleware), connection, watch)
+    assert seen == ["closed"]
+
+    connection = ScriptedConnection()
+    await run(streaming([b"1", "2"], middleware=middleware), connection, watch)
+    assert connection.body == b"12"
+
+
+async def test_a_plain_function_runs_in_a_thread_and_asks(anyio_backend: object) -> None:
+    """W5: it cannot be interrupted."""
+    done: list[object] = []
+
+    def work(item: str) -> None:
+        operation = current_operation()
+        assert operation is not None
+        operation.cancel_sync()
+        done.append(item)
+        operation.check_cancelation_sync()
+        done.append("never")
+
+    await cancelable_background(work, "item")()
+
+    assert done == ["item"]
+
+
+async def test_a_generator_without_an_await_can_be_stopped(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """Even where ``send()`` never gives way."""
+    sent: list[object] = []
+    connection = ScriptedConnection(leave_after=0.02)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+
+    async def greedy(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_at_once(message: object) -> None:
+            sent.append(None)
+
+        response = CancelableStreamingResponse(chunks())
+        app = RequestCancelationMiddleware(application(response))
+        await app(scope, receive, send_at_once)
+
+    await run(greedy, connection, "alone")
+
+    assert sent
