@@ -6,6 +6,7 @@ import inspect
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -13,8 +14,11 @@ import pytest
 
 from cancelable import (
     Cancelable,
+    CancelationReason,
+    CancelationSource,
     CancelationToken,
     ConditionCancelation,
+    DisconnectCancelation,
     ManualCancelation,
     OperationRegistry,
     SignalCancelation,
@@ -31,6 +35,13 @@ from cancelable import (
     with_current_operation,
     with_timeout,
 )
+
+
+class Bell(CancelationSource):
+    """A source that is rung from outside."""
+
+    def __init__(self) -> None:
+        super().__init__(CancelationReason.DISCONNECT, "bell")
 
 
 @cancelable
@@ -240,3 +251,155 @@ async def test_a_coroutine_is_not_left_unawaited_by_a_bad_timeout() -> None:
     """It is closed before the error leaves."""
     with pytest.raises(ValueError, match="NaN"):
         await with_timeout(float("nan"), anyio.sleep(1))
+
+
+# -- generators, sources, and what cannot be decorated ---------------------------------------
+
+
+async def test_a_condition_stops_a_generator_at_any_of_its_steps() -> None:
+    """The first, a later one, and one that comes after a pause of the consumer."""
+    for last in (0, 1, 3):
+        holds = False
+
+        @cancelable_with_condition(lambda: holds, 0.001)
+        async def numbers(stop_at: int) -> AsyncGenerator[int]:
+            nonlocal holds
+            for number in range(10):
+                if number == stop_at:
+                    holds = True
+                    await anyio.sleep_forever()
+                yield number
+
+        received: list[int] = []
+        with anyio.fail_after(5), pytest.raises(ConditionCancelation):
+            async for number in numbers(last):
+                received.append(number)
+                await anyio.sleep(0.002)
+        assert received == list(range(last))
+
+
+async def test_a_signal_between_two_steps_of_a_generator_stops_it() -> None:
+    """The handler is in place also while the consumer works; it is given back at the end."""
+    before = signal.getsignal(signal.SIGUSR1)
+
+    @cancelable_with_signal(signal.SIGUSR1)
+    async def numbers() -> AsyncGenerator[int]:
+        for number in range(10):
+            yield number
+
+    received: list[int] = []
+    with anyio.fail_after(5), pytest.raises(SignalCancelation):
+        async for number in numbers():
+            received.append(number)
+            if number == 2:
+                os.kill(os.getpid(), signal.SIGUSR1)
+    assert received == [0, 1, 2]
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+async def test_a_combined_source_serves_each_call() -> None:
+    """The second as well as the first, and when it has fired, all that follow."""
+    bell = Bell()
+
+    @cancelable_combine(Cancelable().add_source(bell))
+    async def work(ring: bool) -> str:
+        if ring:
+            bell.trigger("ding")
+        await anyio.lowlevel.checkpoint()
+        return "done"
+
+    assert await work(False) == "done"
+    assert await work(False) == "done"
+    with anyio.fail_after(5):
+        for ring in (True, False):
+            with pytest.raises(DisconnectCancelation, match="ding"):
+                await work(ring)
+
+
+async def test_each_call_of_a_generator_has_an_operation_of_its_own() -> None:
+    """Injected, with the clock of its own call, and one id for all steps."""
+
+    @cancelable(timeout=60)
+    async def ids(cancelable: Cancelable | None = None) -> AsyncGenerator[tuple[str, str]]:
+        assert cancelable is not None
+        for _ in range(2):
+            current = current_operation()
+            assert current is not None
+            yield cancelable.operation_id, current.operation_id
+
+    first = [pair async for pair in ids()]
+    second = [pair async for pair in ids()]
+    assert len({each for pair in first for each in pair}) == 1
+    assert first != second
+    assert current_operation() is None
+
+
+async def test_the_operation_of_a_generator_can_be_cancelled_from_inside() -> None:
+    """The step is cut, and the generator sees it at its next await."""
+
+    @cancelable(timeout=60)
+    async def numbers(cancelable: Cancelable | None = None) -> AsyncGenerator[int]:
+        assert cancelable is not None
+        yield 1
+        await cancelable.cancel(message="no more")
+        await anyio.sleep_forever()
+
+    received: list[int] = []
+    with anyio.fail_after(5), pytest.raises(ManualCancelation, match="no more"):
+        async for number in numbers():
+            received.append(number)
+    assert received == [1]
+
+
+def test_generators_are_refused_where_a_function_is_awaited() -> None:
+    """The error says what to do with them instead."""
+
+    async def numbers() -> AsyncGenerator[int]:
+        yield 1
+
+    for decorate in (with_cancelable(Cancelable()), with_current_operation()):
+        with pytest.raises(TypeError, match=r"cancel\.stream"):
+            decorate(numbers)  # type: ignore[arg-type]
+
+
+async def test_what_has_no_name_is_decorated_too() -> None:
+    """Such as a function with some of its arguments given."""
+
+    async def add(a: int, b: int) -> tuple[int, str | None]:
+        operation = current_operation()
+        return a + b, None if operation is None else operation.name
+
+    decorated = cancelable(timeout=5)(partial(add, 1))
+    assert await decorated(2) == (3, "partial")
+
+
+async def test_an_operation_at_hand_is_entered_once() -> None:
+    """A second call would need a new one; the error says so."""
+
+    @with_cancelable(Cancelable())
+    async def work() -> None: ...
+
+    await work()
+    with pytest.raises(RuntimeError, match="entered once"):
+        await work()
+
+
+async def test_an_error_and_a_cancelation_of_the_function_leave_as_in_a_block() -> None:
+    """An error as raised, the cancelation as the matching error, a foreign one as it came."""
+
+    @cancelable(timeout=60)
+    async def work(kind: str, *, cancelable: Cancelable | None = None) -> None:
+        assert cancelable is not None
+        if kind == "error":
+            raise LookupError("own")
+        if kind == "cancel":
+            await cancelable.cancel()
+        await anyio.sleep_forever()
+
+    with pytest.raises(LookupError, match="own"):
+        await work("error")
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        await work("cancel")
+    with anyio.move_on_after(0.01) as scope:
+        await work("wait")
+    assert scope.cancelled_caught

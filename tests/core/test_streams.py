@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import Protocol
 
 import anyio
 import anyio.lowlevel
@@ -18,10 +22,13 @@ from cancelable import (
     ManualCancelation,
     TimeoutCancelation,
     cancelable_stream,
+    cancelable_with_token,
     chunked_cancelable_stream,
+    current_operation,
 )
+from cancelable._iterator import TURN
 from cancelable.testing import cancel_at_each_checkpoint, create_slow_stream
-from tests.support.native import native_cancel
+from tests.support.native import native_cancel, on_asyncio
 
 
 class Source:
@@ -349,3 +356,325 @@ async def test_no_item_is_lost_wherever_a_cancel_comes(
     report = await cancel_at_each_checkpoint(run, check=check)
     report.assert_clean()
     assert report.checkpoints >= 5
+
+
+async def test_what_is_no_whole_chunk_yet_is_in_the_partial_result() -> None:
+    """Wherever a cancel comes: delivered in chunks, or kept."""
+    source, received, kept = Source(), list[int](), list[object]()
+
+    async def run() -> None:
+        nonlocal source, received, kept
+        source, received, kept = Source(5), [], []
+        cancel = Cancelable()
+        try:
+            async with cancel:
+                async for chunk in chunked_cancelable_stream(source.items(), 2, cancel):
+                    received.extend(chunk)
+        finally:
+            kept.append(cancel.context.partial_result)
+
+    def check() -> None:
+        (result,) = kept
+        if source.given:
+            assert isinstance(result, dict)
+            assert result["buffer"] == source.given
+            assert result["count"] == len(source.given)
+        assert received == source.given[: len(received)]
+        assert len(source.given) - len(received) < 2
+
+    report = await cancel_at_each_checkpoint(run, check=check)
+    report.assert_clean()
+    assert report.checkpoints >= 5
+
+
+# -- every kind of stream, every way out -----------------------------------------------------
+
+
+class Stream(Protocol):
+    """What every kind of stream is: an iteration that can be closed by hand."""
+
+    def __aiter__(self) -> AsyncIterator[object]: ...
+    async def aclose(self) -> None: ...
+
+
+def in_a_block(source: Source, cancel: Cancelable) -> Stream:
+    return cancel.stream(source.items())
+
+
+def in_chunks(source: Source, cancel: Cancelable) -> Stream:
+    return chunked_cancelable_stream(source.items(), 2, cancel)
+
+
+def alone(source: Source, cancel: Cancelable) -> Stream:
+    return cancelable_stream(source.items(), 60, cancel.token)
+
+
+def decorated(source: Source, cancel: Cancelable) -> Stream:
+    @cancelable_with_token(cancel.token)
+    async def items() -> AsyncGenerator[int]:
+        async with aclosing(source.items()) as inside:
+            async for item in inside:
+                yield item
+
+    return items()
+
+
+def inside_one_another(source: Source, cancel: Cancelable) -> Stream:
+    return cancel.stream(cancelable_stream(cancel.stream(source.items()), 60))
+
+
+KINDS = [in_a_block, in_chunks, alone, decorated, inside_one_another]
+WAYS = ["end", "break", "error", "cancel in the source", "cancel in the consumer", "scope around"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_source_is_closed_here_however_the_loop_is_left(
+    kind: Callable[[Source, Cancelable], Stream], way: str
+) -> None:
+    """In the consumer's task, and before the block is left."""
+    source, operation, around = Source(6), Cancelable(), anyio.CancelScope()
+
+    async def consume() -> None:
+        async with operation:
+            async with aclosing(kind(source, operation)) as stream:
+                async for _ in stream:
+                    if len(source.given) < 3 or way == "end":
+                        continue
+                    if way == "break":
+                        break
+                    if way == "error":
+                        raise LookupError("consumer")
+                    if way == "scope around":
+                        around.cancel()
+                    else:
+                        await operation.cancel()
+                    if way == "cancel in the consumer":
+                        await anyio.sleep_forever()
+
+    with anyio.fail_after(5), around:
+        if way in ("end", "break", "scope around"):
+            await consume()
+        else:
+            with pytest.raises(LookupError if way == "error" else ManualCancelation):
+                await consume()
+    assert source.was_closed_here()
+    assert source.given == list(range(6 if way == "end" else len(source.given)))
+
+
+@on_asyncio
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_source_is_closed_here_when_the_task_is_cancelled(
+    kind: Callable[[Source, Cancelable], Stream],
+) -> None:
+    """By `task.cancel()`, which passes through as it came."""
+    source, operation = Source(6), Cancelable()
+    closed_here: list[bool] = []
+
+    async def consume() -> None:
+        try:
+            async with operation:
+                async for _ in kind(source, operation):
+                    if len(source.given) == 4:
+                        task.cancel()
+        finally:
+            await aclose_all(source)
+            closed_here.append(source.was_closed_here())
+
+    async def aclose_all(source: Source) -> None:
+        """A generator that is left in the middle is closed by the loop, a turn later."""
+        while not source.closed_in:
+            await anyio.lowlevel.checkpoint()
+
+    with anyio.fail_after(5):
+        task = asyncio.create_task(consume())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert closed_here == [True]
+    assert operation.cancel_reason is CancelationReason.EXTERNAL
+
+
+# -- turns of the loop -----------------------------------------------------------------------
+
+
+def busy(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+async def test_an_iteration_that_takes_its_time_gives_way_before_each_step() -> None:
+    """Steps that compute for longer than a turn may take leave one turn each to the others."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async def heavy() -> AsyncGenerator[int]:
+        for number in range(6):
+            busy(TURN * 1.1)
+            yield number
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        await anyio.lowlevel.checkpoint()
+        async with Cancelable() as cancel:
+            began = turns
+            async for _ in cancel.stream(heavy()):
+                pass
+            assert turns - began >= 5
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_iteration_of_light_steps_does_not_give_way_at_each() -> None:
+    """A checkpoint for each item would cost more than the item."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        async with Cancelable() as cancel:
+            count = 0
+            async for _ in cancel.stream(Source(2000, pause=False).items()):
+                count += 1
+        tasks.cancel_scope.cancel()
+    assert count == 2000
+    assert turns < 1000
+
+
+@pytest.mark.parametrize("cause", ["timeout", "token from a thread"])
+async def test_a_stand_alone_stream_without_an_await_can_be_stopped(cause: str) -> None:
+    """Each step of it is a checkpoint."""
+    source, token = Source(10**9, pause=False), CancelationToken()
+    timer = threading.Timer(0.01, token.cancel_sync)
+    timeout = 0.01
+    if cause != "timeout":
+        timeout = 60
+        timer.start()
+    with anyio.fail_after(5), pytest.raises(CancelationError):
+        async for _ in cancelable_stream(source.items(), timeout, token):
+            pass
+    if cause != "timeout":
+        timer.join()
+    assert source.was_closed_here()
+
+
+# -- sources that hold a scope ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("holds", ["scope", "task group", "operation", "deadline"])
+async def test_the_task_is_as_before_when_such_a_source_was_refused(holds: str) -> None:
+    """Scopes around, scopes to come and the deadline of the stream: nothing is mixed up."""
+    closed: list[bool] = []
+
+    async def source() -> AsyncGenerator[int]:
+        async with AsyncExitStack() as stack:
+            if holds == "scope":
+                stack.enter_context(anyio.CancelScope())
+            elif holds == "deadline":
+                stack.enter_context(anyio.move_on_after(60))
+            elif holds == "operation":
+                await stack.enter_async_context(Cancelable())
+            else:
+                await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(closed.append, True)
+            yield 1
+            yield 2
+
+    with anyio.fail_after(5), anyio.CancelScope() as around:
+        with pytest.raises(RuntimeError, match="holds a cancel scope or a task group"):
+            async for _ in cancelable_stream(source(), timeout=0.02):
+                pass
+        assert closed == [True]
+        assert current_operation() is None
+        await anyio.sleep(0.04)
+        with anyio.move_on_after(0.01) as limit:
+            await anyio.sleep_forever()
+        assert limit.cancelled_caught
+        async with Cancelable():
+            await anyio.lowlevel.checkpoint()
+        around.cancel()
+        await anyio.lowlevel.checkpoint()
+    assert around.cancelled_caught
+
+
+# -- chunks and errors -----------------------------------------------------------------------
+
+
+async def test_a_timeout_inside_the_source_does_not_cost_the_items_before_it() -> None:
+    """The error of another operation is an error of the source like any other."""
+
+    async def source() -> AsyncGenerator[int]:
+        yield 1
+        yield 2
+        async with Cancelable.with_timeout(0.01):
+            await anyio.sleep_forever()
+
+    async with Cancelable() as cancel:
+        chunks = chunked_cancelable_stream(source(), 5, cancel)
+        assert await anext(chunks) == [1, 2]
+        with pytest.raises(TimeoutCancelation):
+            await anext(chunks)
+        with pytest.raises(StopAsyncIteration):
+            await anext(chunks)
+
+
+async def test_a_generator_that_takes_an_error_and_yields_once_more_is_closed() -> None:
+    """The error leaves the loop all the same."""
+    closed: list[bool] = []
+
+    async def obstinate() -> AsyncGenerator[int]:
+        try:
+            while True:
+                try:
+                    yield 1
+                except native_cancel():
+                    yield 2
+        finally:
+            closed.append(True)
+
+    with anyio.fail_after(5), pytest.raises(TimeoutCancelation):
+        async with Cancelable.with_timeout(0.01) as cancel:
+            async for _ in cancel.stream(obstinate()):
+                pass
+    assert closed == [True]
+
+
+async def test_an_error_while_the_source_is_closed_is_noted_and_hides_nothing() -> None:
+    """The first error leaves, with a note of the second."""
+
+    class Fragile:
+        def __aiter__(self) -> Fragile:
+            return self
+
+        async def __anext__(self) -> int:
+            raise LookupError("first")
+
+        async def aclose(self) -> None:
+            raise OSError("second")
+
+    with pytest.raises(LookupError, match="first") as caught:
+        async for _ in cancelable_stream(Fragile()):
+            pass
+    assert "second" in caught.value.__notes__[0]
+
+
+async def test_an_iteration_can_be_closed_by_hand_and_again() -> None:
+    """Later steps find it over; `async with` does the same."""
+    source = Source()
+    async with Cancelable() as cancel:
+        async with cancel.stream(source.items()) as stream:
+            assert await anext(stream) == 0
+        await stream.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+    assert source.was_closed_here()
+    assert cancel.context.partial_result == {"count": 1, "buffer": [0], "completed": False}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio import to_thread
+from anyio import from_thread, to_thread
 
 from cancelable import (
     Cancelable,
@@ -17,9 +17,12 @@ from cancelable import (
     ManualCancelation,
     OperationStatus,
     ParentCancelation,
+    SignalCancelation,
     ThreadSafeRegistry,
+    TimeoutCancelation,
     current_operation,
 )
+from tests.support.native import in_thread
 
 
 async def test_a_function_runs_in_a_thread_with_its_operation() -> None:
@@ -171,3 +174,173 @@ async def test_threads_that_know_no_operation_are_told_so() -> None:
         thread.start()
         thread.join()
     assert seen == [None]
+
+
+async def test_an_error_of_a_check_is_no_failure_of_the_operation_around() -> None:
+    """The thread of an inner block notices a request to the outer one; both end cancelled."""
+    inner = Cancelable(name="inner")
+    with anyio.fail_after(5), pytest.raises(ManualCancelation) as caught:
+        async with Cancelable(name="outer") as outer, inner:
+
+            def work() -> None:
+                outer.cancel_sync()
+                inner.check_cancelation_sync()
+
+            await inner.run_in_thread(work)
+    assert caught.value.operation_id == outer.operation_id
+    assert outer.status is inner.status is OperationStatus.CANCELLED
+    assert inner.cancel_reason is CancelationReason.PARENT
+
+
+async def test_a_result_that_was_computed_is_kept_although_a_request_came() -> None:
+    """The call returns it; the next checkpoint is where the block is cut."""
+    results: list[int] = []
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with Cancelable() as cancel:
+
+            def work() -> int:
+                cancel.cancel_sync()
+                return 7
+
+            results.append(await cancel.run_in_thread(work))
+            await anyio.lowlevel.checkpoint()
+            results.append(8)
+    assert results == [7]
+
+
+async def test_a_report_from_a_thread_does_not_cost_its_result() -> None:
+    """An async listener is awaited in the loop although the block is being cut there."""
+    heard: list[object] = []
+
+    async def listen(_id: str, message: object, _metadata: Mapping[str, object] | None) -> None:
+        await anyio.lowlevel.checkpoint()
+        heard.append(message)
+
+    results: list[int] = []
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with Cancelable().on_progress(listen) as cancel:
+
+            def work() -> int:
+                cancel.cancel_sync()
+                from_thread.run(anyio.lowlevel.cancel_shielded_checkpoint)
+                cancel.report_progress_sync("nearly there")
+                return 7
+
+            results.append(await cancel.run_in_thread(work))
+            await anyio.lowlevel.checkpoint()
+    assert results == [7]
+    assert heard == ["nearly there"]
+
+
+async def test_a_check_with_nothing_to_tell_lets_the_thread_go_on() -> None:
+    """Before a request, within a grace, and with a deadline to come."""
+    async with Cancelable.with_timeout(60, grace=60) as cancel:
+        await cancel.run_in_thread(cancel.check_cancelation_sync)
+        await cancel.cancel()
+        await cancel.run_in_thread(cancel.check_cancelation_sync)
+
+
+async def test_a_check_notices_a_deadline_that_the_loop_has_not_noticed() -> None:
+    """The thread stops by the clock."""
+    with anyio.fail_after(5), pytest.raises(TimeoutCancelation) as caught:
+        async with Cancelable.with_timeout(0.01) as cancel:
+
+            def work() -> None:
+                while True:
+                    cancel.check_cancelation_sync()
+
+            in_thread(work)
+    assert caught.value.operation_id == cancel.operation_id
+    assert cancel.is_cancelled
+
+
+async def test_what_is_left_can_be_read_in_any_thread() -> None:
+    """A worker, a plain thread, before the block and after it."""
+    left: list[float] = []
+    operation = Cancelable.with_timeout(60)
+    in_thread(lambda: left.append(operation.remaining))
+    async with operation:
+        await operation.run_in_thread(lambda: left.append(operation.remaining))
+        in_thread(lambda: left.append(operation.remaining))
+        async with Cancelable() as inner:
+            in_thread(lambda: left.append(inner.remaining))
+        await operation.cancel()
+        in_thread(lambda: left.append(operation.remaining))
+    assert left[0] == 60
+    assert all(59 < seconds <= 60 for seconds in left[1:4])
+    assert left[4] == 0
+
+
+async def test_a_check_after_the_end_still_tells() -> None:
+    """A thread that was left behind and checks late ends with the operation's own error."""
+    operation = Cancelable()
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with operation:
+            await operation.cancel()
+            await anyio.lowlevel.checkpoint()
+    with pytest.raises(ManualCancelation) as caught:
+        in_thread(operation.check_cancelation_sync)
+    assert caught.value.operation_id == operation.operation_id
+
+    quiet = Cancelable()
+    async with quiet:
+        pass
+    in_thread(quiet.check_cancelation_sync)
+
+
+async def test_a_report_after_the_end_reaches_nobody_and_harms_nothing() -> None:
+    """Such as the last one of a thread that was left behind."""
+    heard: list[object] = []
+    operation = Cancelable().on_progress(lambda _id, message, _metadata: heard.append(message))
+    async with operation:
+        pass
+    in_thread(lambda: operation.report_progress_sync("late"))
+    await anyio.wait_all_tasks_blocked()
+    assert operation.is_completed
+
+
+async def test_a_worker_of_a_section_knows_the_section() -> None:
+    """Its check follows the section, which is not cut by what is asked outside."""
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with Cancelable() as cancel:
+            async with cancel.shield() as section:
+                await cancel.cancel()
+
+                def work() -> Cancelable | None:
+                    current = current_operation()
+                    assert current is not None
+                    current.check_cancelation_sync()
+                    return current
+
+                assert await to_thread.run_sync(work) is section
+
+
+def test_a_thread_without_a_loop_lists_cancels_and_reads_history() -> None:
+    """A program in another thread, such as a web server's, sees what a loop here runs."""
+    registry = ThreadSafeRegistry()
+    ready, told = threading.Event(), threading.Event()
+    seen: dict[str, object] = {}
+
+    def plain_program() -> None:
+        ready.wait(5)
+        (running,) = registry.list_operations(status=OperationStatus.RUNNING)
+        seen["before"] = running.name
+        seen["statistics"] = registry.get_statistics()["active_operations"]
+        seen["outcome"] = registry.cancel(running.id, "signal", "from the outside")
+        told.set()
+
+    async def main() -> None:
+        with registry.as_default(), pytest.raises(SignalCancelation, match="from the outside"):
+            async with Cancelable(name="import", register_globally=True):
+                ready.set()
+                with anyio.fail_after(5):
+                    await anyio.sleep_forever()
+
+    thread = threading.Thread(target=plain_program)
+    thread.start()
+    anyio.run(main)
+    thread.join(5)
+    assert told.is_set()
+    assert seen == {"before": "import", "statistics": 1, "outcome": CancelOutcome.REQUESTED}
+    (ended,) = registry.get_history()
+    assert ended.cancel_reason is CancelationReason.SIGNAL

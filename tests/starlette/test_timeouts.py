@@ -156,7 +156,7 @@ async def test_a_timeout_to_the_start_ends_there(anyio_backend: object, watch: W
 
     async def numbers() -> AsyncIterator[bytes]:
         yield b"1"
-        await anyio.sleep(5)
+        await anyio.sleep(3)
         yield b"2"
 
     async def endpoint(request: Request) -> Response:

@@ -16,7 +16,7 @@ General layout, from the ground up; a room imports only from rooms below it:
 - ``_streams``, ``_decorators``: the same where there is no block
 """
 
-from ._callbacks import ErrorCallback, StatusCallback
+from ._callbacks import ErrorCallback, ErrorCallbackType, StatusCallback, StatusCallbackType
 from ._cancelable import Cancelable, current_operation
 from ._context import OperationContext
 from ._decorators import (
@@ -33,7 +33,7 @@ from ._decorators import (
 )
 from ._iterator import CancelableAsyncIterator
 from ._outcome import CancelOutcome
-from ._progress import ProgressCallback, ProgressUpdate
+from ._progress import ProgressCallback, ProgressCallbackType, ProgressUpdate
 from ._reason import CancelationReason
 from ._registry import OperationRegistry, ThreadSafeRegistry
 from ._status import OperationStatus
@@ -74,17 +74,20 @@ __all__ = [
     "ConditionSource",
     "DisconnectCancelation",
     "ErrorCallback",
+    "ErrorCallbackType",
     "ManualCancelation",
     "OperationContext",
     "OperationRegistry",
     "OperationStatus",
     "ParentCancelation",
     "ProgressCallback",
+    "ProgressCallbackType",
     "ProgressUpdate",
     "ResourceConditionSource",
     "SignalCancelation",
     "SignalSource",
     "StatusCallback",
+    "StatusCallbackType",
     "ThreadSafeRegistry",
     "TimeoutCancelation",
     "TimeoutSource",

@@ -21,6 +21,10 @@ StatusCallback: TypeAlias = Callable[[OperationContext], object]
 ErrorCallback: TypeAlias = Callable[[OperationContext, BaseException], object]
 """Called with the facts of the operation and the error that ended it; plain, or async."""
 
+StatusCallbackType: TypeAlias = StatusCallback
+ErrorCallbackType: TypeAlias = ErrorCallback
+"""The same types, under names that some programs know them by."""
+
 SHARED_LIMIT = 1.0
 """Seconds that the async callbacks of one ending may take together."""
 

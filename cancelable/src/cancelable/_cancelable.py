@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial, wraps
 from types import EllipsisType
-from typing import ParamSpec, Self, TypeVar, cast
+from typing import ParamSpec, Protocol, Self, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -27,6 +27,12 @@ from .sources import Condition, ConditionSource, SignalSource, SupportsWait
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Wrap(Protocol):
+    """What ``Cancelable.wrap`` is to a type checker, wherever it is handed on."""
+
+    def __call__(self, operation: Callable[P, Awaitable[T]], /) -> Callable[P, Awaitable[T]]: ...
 
 
 def current_operation() -> Cancelable | None:
@@ -521,9 +527,7 @@ class Cancelable(Block):
         return wrapped
 
     @asynccontextmanager
-    async def wrapping(
-        self,
-    ) -> AsyncGenerator[Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]]:
+    async def wrapping(self) -> AsyncGenerator[Wrap]:
         """Give ``wrap`` as the value of an ``async with``, after a checkpoint."""
         await self.check_cancelation()
         yield self.wrap

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from ._ids import new_id
 from ._reason import CancelationReason
 from ._status import OperationStatus
 
@@ -17,7 +18,7 @@ class OperationContext:
     ``metadata`` dictionary is the operation's own.
     """
 
-    id: str
+    id: str = field(default_factory=new_id)
     name: str | None = None
     status: OperationStatus = OperationStatus.PENDING
     start_time: datetime | None = None

@@ -20,6 +20,9 @@ from ._loop import Loop, call_soon, current_loop
 ProgressCallback: TypeAlias = Callable[[str, object, Mapping[str, object] | None], object]
 """Called with the operation's id, the message and the metadata; plain, or async."""
 
+ProgressCallbackType: TypeAlias = ProgressCallback
+"""The same type, under a name that some programs know it by."""
+
 LISTENER_LIMIT = 1.0
 """Seconds that an async listener may take over one report before it is dropped."""
 

@@ -58,14 +58,15 @@ class CancelBus(abc.ABC):
         id can be handed out. It is called inside the block of the operation.
 
         Args:
-            operation: A running operation that is listed in the registry of the bus.
+            operation: An operation that is running and listed in the registry of the bus. If
+                it has ended meanwhile, there is nothing to wait for.
 
         Returns:
             False if the bus cannot be reached now; the operation is announced when it can.
 
         Raises:
             DuplicateOperation: If an operation with this id is live in another process.
-            RuntimeError: If the operation is not running, or not listed in this registry.
+            RuntimeError: If the operation has not begun, or is not listed in this registry.
         """
 
     @abc.abstractmethod
@@ -234,16 +235,15 @@ def unknown(operation_id: str) -> LookupError:
     return LookupError(f"no operation with the id {operation_id!r} is known")
 
 
-def checked_running(operation: Operation, registry: OperationRegistry) -> str:
-    """Return the id of an operation that can be announced.
+def checked_listed(operation: Operation, registry: OperationRegistry) -> None:
+    """Refuse an operation that cannot be announced.
 
     Raises:
-        RuntimeError: If it is not running, or not listed in the registry.
+        RuntimeError: If it has not begun, or is not listed in the registry.
     """
-    if not operation.is_running or operation.keeper is not registry:
+    if operation.status is OperationStatus.PENDING or operation.keeper is not registry:
         msg = (
             "`operation` must be running and listed in the registry of the bus: make it with "
             "`register_globally=True` and call this inside its block"
         )
         raise RuntimeError(msg)
-    return operation.operation_id

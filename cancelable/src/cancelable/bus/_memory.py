@@ -19,7 +19,7 @@ from .._reason import CancelationReason
 from .._registry import OperationRegistry
 from .._seconds import seconds
 from .._status import OperationStatus
-from ._bus import CancelBus, checked_limit, checked_running, selected, unknown
+from ._bus import CancelBus, checked_limit, checked_listed, selected, unknown
 from ._cursor import Cursor
 from ._feed import ended_watch
 from ._health import BusStatus
@@ -113,7 +113,7 @@ class InMemoryBus(CancelBus):
 
     async def announce(self, operation: Operation) -> bool:
         """Do nothing, successfully: nobody outside this process is to know."""
-        checked_running(operation, self.registry)
+        checked_listed(operation, self.registry)
         return True
 
     async def cancel(

@@ -85,12 +85,21 @@ class OperationRecorder:
         """Return the events of one type, in order."""
         return [event for event in self.events if event.event_type == event_type]
 
-    def assert_event_occurred(self, operation_id: str, event_type: str) -> OperationEvent:
+    def assert_event_occurred(
+        self, operation_id: str, event_type: str, timeout: float = 1.0
+    ) -> OperationEvent:
         """Return the first such event of an operation.
+
+        Args:
+            operation_id: The id of an operation.
+            event_type: The type of the event.
+            timeout: Kept for callers who pass it. A plain call cannot wait: what has happened
+                has been recorded.
 
         Raises:
             AssertionError: If there is none; the message lists those there are.
         """
+        del timeout
         events = self.get_events_for_operation(operation_id)
         for event in events:
             if event.event_type == event_type:

@@ -22,6 +22,7 @@ class ScenarioStep:
 
     description: str
     play: Callable[[Cancelable, MockCancelationToken, OperationRecorder], Awaitable[None]]
+    is_check: bool = False
 
 
 class CancelationScenario:
@@ -36,6 +37,11 @@ class CancelationScenario:
         """Make an empty scenario."""
         self.name = name
         self.steps: list[ScenarioStep] = []
+
+    @property
+    def assertions(self) -> list[ScenarioStep]:
+        """The steps that check something."""
+        return [step for step in self.steps if step.is_check]
 
     def add_delay(self, duration: float) -> Self:
         """Wait.
@@ -82,7 +88,7 @@ class CancelationScenario:
             msg = f"no progress report with {expected_message!r} came"
             raise AssertionError(msg)
 
-        return self._add(f"expect progress {expected_message!r}", play)
+        return self._add(f"expect progress {expected_message!r}", play, is_check=True)
 
     def add_status_check(self, expected_status: OperationStatus) -> Self:
         """Check where the operation stands.
@@ -96,7 +102,7 @@ class CancelationScenario:
                 msg = f"the operation is {operation.status}, not {expected_status}"
                 raise AssertionError(msg)
 
-        return self._add(f"expect status {expected_status}", play)
+        return self._add(f"expect status {expected_status}", play, is_check=True)
 
     async def run(
         self, operation: Callable[..., Awaitable[object]], *args: object, **kwargs: object
@@ -150,6 +156,8 @@ class CancelationScenario:
         self,
         description: str,
         play: Callable[[Cancelable, MockCancelationToken, OperationRecorder], Awaitable[None]],
+        *,
+        is_check: bool = False,
     ) -> Self:
-        self.steps.append(ScenarioStep(description, play))
+        self.steps.append(ScenarioStep(description, play, is_check))
         return self

@@ -18,7 +18,7 @@ from ..._reason import CancelationReason
 from ..._registry import OperationRegistry
 from ..._seconds import seconds
 from ..._status import OperationStatus
-from .._bus import CancelBus, checked_limit, checked_running, selected, unknown
+from .._bus import CancelBus, checked_limit, checked_listed, selected, unknown
 from .._cursor import Cursor
 from .._errors import BusUnavailable
 from .._feed import Doorbell, Watch
@@ -146,8 +146,11 @@ class RedisBus(CancelBus):
 
     async def announce(self, operation: Operation) -> bool:
         """Wait until other processes can find an operation; see ``CancelBus.announce``."""
-        checked_running(operation, self._registry)
-        return self._member is not None and await self._member.announce(operation)
+        checked_listed(operation, self._registry)
+        member = self._member
+        if member is None or operation.status.is_terminal:
+            return member is not None
+        return await member.announce(operation)
 
     async def cancel(
         self,
@@ -322,11 +325,13 @@ class RedisBus(CancelBus):
     async def _look(self, look: Look) -> OperationInfo:
         """Return how a watched operation stands; the last that was known if nobody can say."""
         member = look.member
-        asked = self._asked.get(look.operation_id)
-        if asked is not None and member.sessions != look.sessions:
-            # The broker may be one that has forgotten the request.
-            await self._cancel_elsewhere(look.operation_id, asked, 0)
-        look.sessions = member.sessions
+        sessions, asked = member.sessions, self._asked.get(look.operation_id)
+        if asked is not None and sessions != look.sessions:
+            # The broker may be one that has forgotten the request, and even the operation, until
+            # that is announced again and rings.
+            repeated = await self._cancel_elsewhere(look.operation_id, asked, 0)
+            if repeated.operation is not None:
+                look.sessions = sessions
         found = await self._get_elsewhere(look.operation_id, look.wanted)
         return replace(look.last, state=OperationState.LOST) if found is None else found
 

@@ -8,8 +8,10 @@ the broker's side, everything has a time limit, and no task of a user ever waits
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 from ._commands import Command
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
 MOST_CONNECTIONS = 4
 """One subscriber and one for commands; the rest is for an exit that meets a broken one."""
+
+ATTEMPTS = 3
+"""How often the broker is taught the scripts that it has forgotten before one is run."""
+
+_is_ours: ContextVar[bool] = ContextVar("cancelable_link", default=False)
+"""Whether the code runs in a task of a link, or in one that the library started for it."""
 
 
 class Link:
@@ -62,10 +70,12 @@ class Link:
         from coredis.exceptions import NoScriptError
 
         answers = await self._send(commands)
-        forgotten = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if forgotten:
+        for _ in range(ATTEMPTS):
+            forgotten = [i for i, each in enumerate(answers) if isinstance(each, NoScriptError)]
+            if not forgotten:
+                break
             # Somebody made the broker forget its scripts. What ran in between is safe to have
-            # run first: the scripts of one operation fail together or not at all.
+            # run first: scripts may run twice, and what they depend on stands in the keys.
             for script in ALL:
                 await self._client.script_load(script.text)
             again = await self._send([commands[i] for i in forgotten])
@@ -120,6 +130,30 @@ async def open_link(settings: Settings, channel: str) -> AsyncGenerator[Link]:
         The link, when the broker has said that it will send.
     """
     client = _client(settings)
+    _is_ours.set(True)
+    quiet = _Quiet()
+    library = logging.getLogger("coredis")
+    library.addFilter(quiet)
+    try:
+        async with _entered(client, settings, channel) as pubsub:
+            yield Link(client, pubsub)
+    finally:
+        library.removeFilter(quiet)
+
+
+class _Quiet(logging.Filter):
+    """Keep the library's own log of our connections out: one record for an outage is enough.
+
+    It would write a traceback for each attempt that fails while the broker is frozen.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        del record
+        return not _is_ours.get()
+
+
+@asynccontextmanager
+async def _entered(client: Any, settings: Settings, channel: str) -> AsyncGenerator[Any]:
     async with (
         client,
         client.pubsub(
@@ -129,7 +163,7 @@ async def open_link(settings: Settings, channel: str) -> AsyncGenerator[Link]:
             max_idle_seconds=settings.lease,
         ) as pubsub,
     ):
-        yield Link(client, pubsub)
+        yield pubsub
 
 
 def _client(settings: Settings) -> Any:

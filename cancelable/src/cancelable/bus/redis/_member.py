@@ -81,6 +81,7 @@ class Member:
         self._watchers: dict[str, dict[Doorbell, None]] = {}
         self._channels = Doorbell()
         self._tasks: TaskGroup | None = None
+        self._scope = anyio.CancelScope(shield=True)
         self._settled = anyio.Event()
         self._sessions = 0
         self._is_up = False
@@ -99,7 +100,7 @@ class Member:
         is not there keeps nobody from starting.
         """
         self._tasks = await anyio.create_task_group().__aenter__()
-        self._tasks.start_soon(self._supervise, name="cancelable bus")
+        self._tasks.start_soon(self._run, name="cancelable bus")
         for operation in self.here.registry.add_observer(self):
             self.entered(operation)
         try:
@@ -118,6 +119,7 @@ class Member:
         if tasks is not None:
             tasks.cancel_scope.shield = True
             tasks.cancel_scope.cancel()
+            self._scope.cancel()
             # What ended the block is not shown to the group, which would wrap it.
             await tasks.__aexit__(None, None, None)
         self._is_up = False
@@ -258,6 +260,12 @@ class Member:
 
     # -- sessions ------------------------------------------------------------------------
 
+    async def _run(self) -> None:
+        # Where everything around is being cancelled, the endings of that are still to be told:
+        # the tasks end when the bus is left, and not before.
+        with self._scope:
+            await self._supervise()
+
     async def _supervise(self) -> None:
         """Run one session after another, whatever ends them."""
         delay = FIRST_DELAY
@@ -279,6 +287,9 @@ class Member:
             first = first.exceptions[0]
         cause = first.__cause__
         self._last_error = f"{type(first).__name__}: {first}" + (f" ({cause})" if cause else "")
+        if self._scope.cancel_called:
+            return  # the client library stumbles over being left
+        logger.debug("a session on the bus ended", exc_info=errors)
         was_up, self._is_up = self._is_up, False
         if was_up:
             self._since = datetime.now(UTC)
