@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import signal
 import stat
 import sys
 import threading
@@ -36,6 +37,10 @@ def installed(package: str) -> bool:
 
 
 def pytest_configure() -> None:
+    # A shell that starts something in the background lets it ignore Ctrl-C, and so would every
+    # program that the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not installed("cancelable"):
         raise pytest.UsageError(
             "cancelable is not installed here: the tests run through nox, or after"
