@@ -305,6 +305,8 @@ async def test_a_combined_source_serves_each_call() -> None:
     async def work(ring: bool) -> str:
         if ring:
             bell.trigger("ding")
+        if bell.triggered:  # the loop is rung, and gets to it in a turn or two
+            await anyio.sleep_forever()
         await anyio.lowlevel.checkpoint()
         return "done"
 
