@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +17,7 @@ from cancelable import (
     OperationStatus,
     SignalCancelation,
 )
-from cancelable.bus import CancelBus, OperationInfo, OperationState
+from cancelable.bus import CancelBus, DuplicateOperation, OperationInfo, OperationState
 from tests.bus.conftest import Buses
 from tests.bus.work import PATIENCE, running, until
 
@@ -651,14 +652,84 @@ async def test_odd_ids_are_ids_like_others(buses: Buses) -> None:
                 assert info.state is S.CANCELLED
 
 
-async def test_only_a_running_operation_of_the_registry_can_be_announced(buses: Buses) -> None:
+async def test_only_an_operation_of_the_registry_can_be_announced(buses: Buses) -> None:
     async with buses() as (here, _there):
-        outside = Cancelable()
-        with pytest.raises(RuntimeError, match="must be running and listed"):
-            await here.announce(outside)
-        async with outside:
-            with pytest.raises(RuntimeError, match="must be running and listed"):
+        async with Cancelable() as outside:
+            with pytest.raises(RuntimeError, match="must be listed in the registry"):
                 await here.announce(outside)
+
+
+async def test_an_operation_can_be_known_before_it_begins(buses: Buses) -> None:
+    """Its id can be handed out: it is pending until it begins, and may be cancelled by then."""
+    async with buses() as (here, there):
+        operation = Cancelable("job", metadata={"owner": "ann"})
+        assert await here.announce(operation)
+        info = await there.get("job", metadata={"owner": "ann"})
+        assert info is not None
+        assert (info.state, info.started_at) == (S.PENDING, None)
+        assert await there.get("job", metadata={"owner": "bob"}) is None
+        assert [i.id for i in (await there.list_operations(S.PENDING)).operations] == ["job"]
+        async with there.watch("job") as records:
+            assert (await anext(records)).state is S.PENDING
+            here.registry.register(operation)
+            async with operation:
+                assert await here.announce(operation)
+                info = await there.get("job")
+                assert info is not None
+                assert info.state is S.RUNNING
+                assert info.started_at is not None
+            with anyio.fail_after(PATIENCE):
+                assert [record.state async for record in records][-1] is S.COMPLETED
+
+
+async def test_a_cancel_before_the_beginning_stops_it_there(buses: Buses) -> None:
+    async with buses() as (here, there):
+        operation = Cancelable("job")
+        assert await here.announce(operation)
+        assert (await there.cancel("job", message="early")).outcome is O.REQUESTED
+        assert (await there.cancel("job")).outcome is O.ALREADY_REQUESTED
+        await until(lambda: operation.cancel_requested)
+        here.registry.register(operation)
+        with pytest.raises(ManualCancelation, match="early"):
+            async with operation:
+                await anyio.lowlevel.checkpoint()
+                pytest.fail("it was cancelled before")
+        end = await there.wait_stopped("job", PATIENCE)
+        assert end is not None
+        assert end.state is S.CANCELLED
+
+
+async def test_an_operation_that_never_begins_goes_away(buses: Buses) -> None:
+    """Nobody has to take it back: it is gone when whoever was to begin it is."""
+    async with buses() as (here, there):
+        operation = Cancelable("job")
+        assert await here.announce(operation)
+        assert await there.get("job") is not None
+        del operation
+        gc.collect()
+
+        async def is_gone() -> bool:
+            return await there.get("job") is None
+
+        await until(is_gone)
+        assert (await there.list_operations()).operations == ()
+        assert (here.status.live, here.status.backlog) == (0, 0)
+
+
+async def test_an_id_is_announced_for_one_operation_at_a_time(buses: Buses) -> None:
+    """Pending or running, here or elsewhere: the second is refused."""
+    async with buses() as (here, there):
+        pending = Cancelable("pending")
+        assert await here.announce(pending)
+        assert await here.announce(pending)
+        async with running(here, "running"):
+            for operation_id in ("pending", "running"):
+                for bus in (here, there):
+                    with pytest.raises(DuplicateOperation, match=f"'{operation_id}'"):
+                        await bus.announce(Cancelable(operation_id))
+        await here.wait_stopped("running", PATIENCE)
+        again = Cancelable("running")
+        assert await there.announce(again)
 
 
 async def test_an_operation_that_leaves_the_registry_is_not_told_of(buses: Buses) -> None:

@@ -61,8 +61,8 @@ async def running(
         tasks.start_soon(work.run)
         with anyio.fail_after(PATIENCE):
             await work.entered.wait()
-            if announce:
-                assert await bus.announce(operation)
+        if announce:
+            await until(lambda: bus.announce(operation))
         try:
             yield work
         finally:

@@ -6,6 +6,7 @@ import inspect
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
@@ -17,10 +18,12 @@ from cancelable import (
     CancelationReason,
     CancelationSource,
     CancelationToken,
+    CancelOutcome,
     ConditionCancelation,
     DisconnectCancelation,
     ManualCancelation,
     OperationRegistry,
+    OperationStatus,
     SignalCancelation,
     TimeoutCancelation,
     cancelable,
@@ -251,6 +254,8 @@ async def test_a_coroutine_is_not_left_unawaited_by_a_bad_timeout() -> None:
     """It is closed before the error leaves."""
     with pytest.raises(ValueError, match="NaN"):
         await with_timeout(float("nan"), anyio.sleep(1))
+    with pytest.raises(ValueError, match="operation_id"):
+        await with_timeout(1, anyio.sleep(1), operation_id="")
 
 
 # -- generators, sources, and what cannot be decorated ---------------------------------------
@@ -405,3 +410,194 @@ async def test_an_error_and_a_cancelation_of_the_function_leave_as_in_a_block() 
     with anyio.move_on_after(0.01) as scope:
         await work("wait")
     assert scope.cancelled_caught
+
+
+async def test_the_operation_is_given_behind_any_number_of_arguments() -> None:
+    """A parameter that is taken by name is not filled by the arguments in front of it."""
+
+    @cancelable(timeout=5)
+    async def count(*numbers: int, cancelable: Cancelable | None = None) -> int:
+        assert cancelable is not None
+        assert cancelable is current_operation()
+        return len(numbers)
+
+    for many in (0, 1, 2, 5):
+        assert await count(*range(many)) == many
+
+
+async def test_what_collects_arguments_is_no_place_for_the_operation() -> None:
+    """It is left as the caller filled it, whatever its name."""
+
+    @cancelable(timeout=5)
+    async def by_position(*cancelable: int) -> tuple[int, ...]:
+        return cancelable
+
+    @cancelable(timeout=5)
+    async def by_name(**cancelable: int) -> dict[str, int]:
+        return cancelable
+
+    assert await by_position(1, 2) == (1, 2)
+    assert await by_name(a=1) == {"a": 1}
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+async def test_an_error_is_thrown_into_a_generator_as_it_is(is_asked: bool) -> None:
+    """A context manager that rolls back does so, also when it was asked to stop meanwhile."""
+    done: list[str] = []
+    token = CancelationToken()
+
+    @asynccontextmanager
+    @cancelable_with_token(token)
+    async def transaction() -> AsyncGenerator[str]:
+        try:
+            yield "open"
+        except LookupError:
+            await anyio.lowlevel.checkpoint()
+            done.append("rolled back")
+            raise
+        else:
+            done.append("committed")
+        finally:
+            await anyio.lowlevel.checkpoint()
+            done.append("closed")
+
+    with pytest.raises(LookupError, match="inside"):
+        async with transaction() as state:
+            assert state == "open"
+            if is_asked:
+                token.cancel_sync()
+            raise LookupError("inside")
+    assert done == ["rolled back", "closed"]
+
+
+async def test_a_generator_may_handle_an_error_and_go_on() -> None:
+    """Its next item is handed on, and the steps after it are operations as before."""
+    token = CancelationToken()
+
+    @cancelable_with_token(token)
+    async def numbers() -> AsyncGenerator[int]:
+        try:
+            yield 1
+        except LookupError:
+            yield 2
+        yield 3
+        token.cancel_sync()
+        await anyio.sleep_forever()
+
+    broken = numbers()
+    await anext(broken)
+    with pytest.raises(ValueError, match=r"^$"):
+        await broken.athrow(ValueError())
+    with pytest.raises(StopAsyncIteration):
+        await anext(broken)
+
+    items = numbers()
+    assert await anext(items) == 1
+    assert await items.athrow(LookupError()) == 2
+    assert await anext(items) == 3
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        await anext(items)
+    with pytest.raises(StopAsyncIteration):
+        await anext(items)
+
+
+async def test_a_generator_gets_the_values_that_are_sent_to_it() -> None:
+    """Each at the `yield` that waits for it."""
+
+    @cancelable(timeout=60)
+    async def echo() -> AsyncGenerator[object, object]:
+        said: object = "hello"
+        while said is not None:
+            said = yield said
+
+    items = echo()
+    assert await anext(items) == "hello"
+    assert [await items.asend(word) for word in ("a", 0, "")] == ["a", 0, ""]
+    with pytest.raises(StopAsyncIteration):
+        await items.asend(None)
+
+
+@cancelable(name="numbers", register_globally=True)
+async def listed_numbers(cancelable: Cancelable | None = None) -> AsyncGenerator[int]:
+    assert cancelable is not None
+    for number in range(3):
+        await anyio.lowlevel.checkpoint()
+        yield number
+
+
+async def test_a_registered_generator_is_listed_from_its_first_step_to_its_end() -> None:
+    """Between the steps as well, so that it can be found; once, with its end in the history."""
+    registry = OperationRegistry()
+    with registry.as_default():
+        items = listed_numbers()
+        assert registry.list_operations() == []
+        async for _ in items:
+            (known,) = registry.list_operations(name_pattern="numbers")
+            assert known.status is OperationStatus.RUNNING
+        assert registry.list_operations() == []
+        (ended,) = registry.get_history()
+    assert (ended.id, ended.status) == (known.id, OperationStatus.COMPLETED)
+
+
+@pytest.mark.parametrize("between_steps", [False, True])
+async def test_a_registered_generator_is_stopped_by_its_id(
+    between_steps: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At its next step, with the reason that was given; one record in the log says so."""
+    caplog.set_level("INFO", "cancelable")
+    registry = OperationRegistry()
+
+    def ask() -> None:
+        (known,) = registry.list_operations()
+        assert registry.cancel(known.id, message="no more") is CancelOutcome.REQUESTED
+
+    @cancelable(register_globally=True)
+    async def numbers() -> AsyncGenerator[int]:
+        yield 0
+        if not between_steps:
+            ask()
+        await anyio.sleep_forever()
+
+    with registry.as_default(), anyio.fail_after(5):
+        with pytest.raises(ManualCancelation, match="no more"):
+            async for _ in numbers():
+                if between_steps:
+                    ask()
+        (ended,) = registry.get_history()
+        assert registry.list_operations() == []
+    assert (ended.status, ended.cancel_reason) == (OperationStatus.CANCELLED, "manual")
+    assert len(caplog.records) == 1
+
+
+async def test_a_registered_generator_ends_as_a_block_would() -> None:
+    """Left early, failed, stopped by its own time, and by the operation around."""
+    registry = OperationRegistry()
+
+    @cancelable(timeout=0.01, register_globally=True)
+    async def late() -> AsyncGenerator[int]:
+        yield 0
+        await anyio.sleep_forever()
+
+    with registry.as_default(), anyio.fail_after(5):
+        items = listed_numbers()
+        await anext(items)
+        await items.aclose()
+        items = listed_numbers()
+        await anext(items)
+        with pytest.raises(LookupError):
+            await items.athrow(LookupError("own"))
+        with pytest.raises(TimeoutCancelation):
+            assert [number async for number in late()]
+        with pytest.raises(ManualCancelation):
+            async with Cancelable() as around:
+                async for _ in listed_numbers():
+                    await around.cancel()
+        history = registry.get_history()
+        assert registry.list_operations() == []
+    assert [(each.status.value, each.cancel_reason) for each in history] == [
+        ("cancelled", "external"),
+        ("failed", None),
+        ("cancelled", "timeout"),
+        ("cancelled", "parent"),
+    ]
+    assert history[1].error == "LookupError: own"

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -372,6 +372,23 @@ async def a_decorated_generator(run: Run) -> None:
         with anyio.CancelScope(shield=True):
             await iteration.aclose()
             await source.aclose()
+
+
+@program
+async def a_decorated_context_manager(run: Run) -> None:
+    @asynccontextmanager
+    @cancelable(register_globally=True)
+    async def managed() -> AsyncGenerator[None]:
+        run.begun.append("managed")
+        try:
+            await some_steps(1)
+            yield
+            await some_steps(1)
+        finally:
+            run.ended.append("managed")
+
+    async with managed():
+        await some_steps(1)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -410,6 +410,21 @@ async def test_a_scope_around_gets_out_when_the_loop_was_late_for_both(
     assert operation.cancel_reason is CancelationReason.TIMEOUT
 
 
+async def test_a_scope_around_whose_deadline_passes_in_the_cleanup_gets_out() -> None:
+    """Its time runs out in the `finally` of a cancelled block, and the loop has not noticed."""
+    operation = Cancelable()
+    with anyio.move_on_after(1) as scope:
+        async with operation:
+            try:
+                await operation.cancel()
+                await anyio.sleep(3600)
+            finally:
+                advance(5)
+        pytest.fail("the block let its caller go on")
+    assert scope.cancelled_caught
+    assert operation.cancel_reason is CancelationReason.MANUAL
+
+
 async def test_with_equal_deadlines_the_scope_around_reports() -> None:
     """The same deadline outside and inside, met in time: the outermost takes it."""
     operation = Cancelable.with_timeout(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -19,6 +21,7 @@ from cancelable import (
     ManualCancelation,
     OperationStatus,
     ParentCancelation,
+    SignalCancelation,
     TimeoutCancelation,
 )
 from cancelable._hold import Hold
@@ -173,10 +176,12 @@ async def test_children_that_a_section_starts_are_protected_by_it() -> None:
     """An operation in a child task of the section is not cut through its parent."""
     operation = Cancelable()
     kids: list[Cancelable] = []
+    asked = anyio.Event()
 
     async def child() -> None:
         async with Cancelable(name="child") as own:
             kids.append(own)
+            await asked.wait()
             for _ in range(5):
                 await anyio.lowlevel.checkpoint()
 
@@ -186,6 +191,8 @@ async def test_children_that_a_section_starts_are_protected_by_it() -> None:
                 tasks.start_soon(child)
                 await anyio.wait_all_tasks_blocked()
                 await operation.cancel()
+                await anyio.lowlevel.checkpoint()
+                asked.set()
     assert [kid.status for kid in kids] == [OperationStatus.COMPLETED]
 
 
@@ -383,6 +390,26 @@ async def test_a_request_that_is_kept_after_the_end_is_made_at_once() -> None:
     assert asked == ["before", "after"]
 
 
+async def test_a_section_is_cut_in_its_own_loop_whoever_asks() -> None:
+    """A scope may be cancelled in the thread of its loop alone."""
+    cut_in: list[int] = []
+
+    class Scope:
+        cancel_called = False
+
+        def cancel(self, message: str | None) -> None:
+            cut_in.append(threading.get_ident())
+
+    hold = Hold(object(), {"manual"}, lambda: float("inf"))
+    hold._nearest_cut = lambda: float("-inf")
+    hold.scope = Scope()  # type: ignore[assignment]
+    in_thread(lambda: hold.cut(object(), None))
+    with anyio.fail_after(5):
+        while not cut_in:
+            await anyio.sleep(0.001)
+    assert cut_in == [threading.get_ident()]
+
+
 async def test_sections_that_hold_reasons_nest() -> None:
     """What the inner one gives back, the outer one holds on."""
     done: list[str] = []
@@ -455,3 +482,88 @@ async def test_a_section_is_cut_by_a_parent_that_runs_in_another_loop(
                 await parent.cancel("disconnect")
             await anyio.sleep_forever()
     assert ended == [ParentCancelation]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_sections_of_several_loops_hold_at_the_same_operation(backend: str) -> None:
+    """Each takes its own hold away, and the last one leaves nothing that would hold a request."""
+    interval = sys.getswitchinterval()
+
+    async def section(parent: Cancelable) -> None:
+        async with Cancelable(parent=parent) as child:
+            for _ in range(150):
+                async with child.shield(reasons={"signal"}):
+                    pass
+
+    async def main() -> None:
+        parent = Cancelable(name="parent")
+        with anyio.fail_after(20), pytest.raises(SignalCancelation):
+            async with parent:
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(4):
+                        run = partial(anyio.run, section, parent, backend=backend)
+                        tasks.start_soon(anyio.to_thread.run_sync, run)
+                assert parent._holds == []
+                parent.cancel_sync("signal")
+                await anyio.sleep_forever()
+
+    sys.setswitchinterval(1e-6)
+    try:
+        anyio.run(main, backend=backend)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("reasons", [None, {"disconnect"}])
+async def test_a_section_inside_another_operations_section_is_kept_as_that_one_is(
+    reasons: set[str] | None,
+) -> None:
+    """What is kept out of the one around does not cut this one, which would go on half done."""
+    done: list[str] = []
+    outer, inner = Cancelable(name="outer"), Cancelable(name="inner")
+    with anyio.fail_after(5), pytest.raises(ManualCancelation) as caught:
+        async with outer, inner:
+            async with outer.shield(reasons=reasons):
+                await inner.cancel()
+                async with inner.shield(reasons={"signal"}):
+                    await anyio.lowlevel.checkpoint()
+                    done.append("first")
+                await anyio.lowlevel.checkpoint()
+                done.append("second")
+            done.append("behind")
+    assert done == ["first", "second"]
+    assert caught.value.operation_id == inner.operation_id
+
+
+async def test_what_cuts_both_sections_leaves_nothing_to_run_on() -> None:
+    """The code behind the inner one is not reached, as after any cut."""
+    done: list[str] = []
+    outer, inner = Cancelable(name="outer"), Cancelable(name="inner")
+    with anyio.fail_after(5), pytest.raises(ManualCancelation) as caught:
+        async with outer, inner:
+            async with outer.shield(reasons={"disconnect"}):
+                async with inner.shield(reasons={"signal"}):
+                    await outer.cancel()
+                    await anyio.sleep_forever()
+                done.append("behind the inner one")
+            done.append("behind the outer one")
+    assert done == []
+    assert caught.value.operation_id == outer.operation_id
+
+
+async def test_a_section_of_such_a_section_is_kept_as_well() -> None:
+    """Its end delivers nothing that is kept out further out."""
+    done: list[str] = []
+    outer, inner = Cancelable(name="outer"), Cancelable(name="inner")
+    with anyio.fail_after(5), pytest.raises(ManualCancelation) as caught:
+        async with outer, inner:
+            async with outer.shield(reasons={"disconnect"}):
+                await inner.cancel()
+                async with inner.shield(reasons={"signal"}) as section:
+                    async with section.shield(reasons={"signal"}):
+                        await anyio.lowlevel.checkpoint()
+                    await section.check_cancelation()
+                    done.append("first")
+                done.append("second")
+    assert done == ["first", "second"]
+    assert caught.value.operation_id == inner.operation_id

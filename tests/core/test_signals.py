@@ -315,6 +315,7 @@ RUNNERS = {
     "anyio on asyncio": "anyio.run(main, backend='asyncio')",
     "anyio on trio": "anyio.run(main, backend='trio')",
     "trio.run": "import trio; trio.run(main)",
+    "a bare loop": "import asyncio; asyncio.new_event_loop().run_until_complete(main())",
 }
 
 CTRL_C = """
@@ -380,4 +381,6 @@ def test_ctrl_c_twice_ends_a_program_that_stays_in_its_cleanup(runner: str) -> N
     )
     assert lines[:2] == ["ready", "cleanup"]
     assert lines[-1] == "interrupted"
-    assert (code, errors) == (0, "")
+    assert code == 0
+    if runner != "a bare loop":  # which leaves its tasks to the interpreter
+        assert errors == ""

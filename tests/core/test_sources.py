@@ -28,6 +28,7 @@ from cancelable import (
     TimeoutSource,
 )
 from cancelable.testing import check_source_contract
+from tests.support.native import on_trio
 
 
 class Knock(CancelationSource):
@@ -221,6 +222,7 @@ async def test_any_of_keeps_the_cause_of_the_first() -> None:
     with anyio.fail_after(5), pytest.raises(DisconnectCancelation, match="ding"):
         async with operation:
             bell.trigger("ding")
+            door.trigger("too late")
             await anyio.sleep_forever()
     assert either.triggered_source is bell
     assert operation.context.cancel_source == "bell"
@@ -432,11 +434,12 @@ async def test_a_used_up_timeout_in_a_composition_stops_at_the_first_checkpoint(
 
 async def test_a_blocking_condition_in_a_thread_leaves_the_loop_alone() -> None:
     """The block goes on while the condition is asked, and ends without waiting for it."""
-    asked, answer = threading.Event(), threading.Event()
+    asked, answer, answers = threading.Event(), threading.Event(), list[bool]()
 
     def slow() -> bool:
         asked.set()
-        return answer.wait(5)
+        answers.append(answer.wait(1))
+        return True
 
     steps = 0
     try:
@@ -447,6 +450,7 @@ async def test_a_blocking_condition_in_a_thread_leaves_the_loop_alone() -> None:
                     steps += 1
         assert cancel.is_completed
         assert steps
+        assert answers == []
     finally:
         answer.set()
 
@@ -455,6 +459,13 @@ def test_an_event_of_threads_is_no_condition() -> None:
     """Waiting for it would block the loop; the error says what to give."""
     with pytest.raises(TypeError, match="is_set"):
         ConditionSource(threading.Event())  # type: ignore[arg-type]
+
+
+def test_what_blocks_while_it_waits_is_no_condition() -> None:
+    """A process, a barrier: whatever has a plain `wait()`."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        with pytest.raises(TypeError, match="a Popen, whose wait"):
+            ConditionSource(process)  # type: ignore[arg-type]
 
 
 async def test_something_of_a_users_own_to_wait_on_is_a_condition() -> None:
@@ -515,3 +526,71 @@ async def test_the_earliest_of_combined_timeouts_counts_and_an_operation_knows_i
         error = await stopped_by(combined.add_source(TimeoutSource(30)))
         assert isinstance(error, TimeoutCancelation)
         assert error.timeout_seconds == 0.01
+
+
+async def test_an_operation_that_has_ended_takes_no_source() -> None:
+    """The error says so, and the source is free for another one."""
+    bell = Bell()
+    async with Cancelable() as cancel:
+        pass
+    for source in (bell, TimeoutSource(1)):
+        with pytest.raises(RuntimeError, match="has ended"):
+            cancel.add_source(source)
+    Cancelable().add_source(bell)
+
+
+async def test_a_source_that_comes_on_two_ways_is_started_once() -> None:
+    """Operations may be combined that were combined before."""
+    bell = Bell()
+    first = Cancelable().add_source(bell)
+    second = Cancelable().combine(first)
+    both = Cancelable().combine(first, second, first)
+    async with both:
+        assert bell.listening == ["start"]
+    assert bell.listening == ["start", "stop"]
+
+
+def test_a_composition_that_is_refused_gives_its_parts_back() -> None:
+    """One of the parts is somebody else's; the ones before it are free as they were."""
+    free, taken = Bell(), Bell()
+    Cancelable().add_source(taken)
+    for kind in (AnyOfSource, AllOfSource):
+        with pytest.raises(RuntimeError, match="belongs to an operation already"):
+            kind([free, taken])
+    Cancelable().add_source(free)
+
+
+async def test_a_timeout_of_a_combined_operation_names_its_source() -> None:
+    """The cause is the source's as much as that of any other source."""
+    budget = TimeoutSource(0.01, name="budget")
+    error = await stopped_by(Cancelable.with_timeout(60).combine(Cancelable().add_source(budget)))
+    assert isinstance(error, TimeoutCancelation)
+    assert error.timeout_seconds == 0.01
+    assert error.context is not None
+    assert error.context.cancel_source == "budget"
+    assert budget.triggered
+
+
+@on_trio  # asyncio ends the loop itself, whichever task it happens in
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("is_part", [False, True])
+async def test_ctrl_c_in_a_condition_leaves_the_block_as_it_came(
+    kind: type[BaseException], is_part: bool
+) -> None:
+    """Not as the cancelation by which the block heard of it, nor in a group."""
+    asked = 0
+
+    def condition() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise kind
+        return False
+
+    source: CancelationSource = ConditionSource(condition, 0.001)
+    operation = Cancelable().add_source(AnyOfSource([source, Bell()]) if is_part else source)
+    with anyio.fail_after(5), pytest.raises(kind):
+        async with operation:
+            await anyio.sleep_forever()
+    assert operation.status is OperationStatus.FAILED
+    await anyio.lowlevel.checkpoint()

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from typing import Protocol
 
 import anyio
@@ -24,7 +24,6 @@ from cancelable import (
     cancelable_stream,
     cancelable_with_token,
     chunked_cancelable_stream,
-    current_operation,
 )
 from cancelable._iterator import TURN
 from cancelable.testing import cancel_at_each_checkpoint, create_slow_stream
@@ -232,32 +231,6 @@ async def test_a_stand_alone_stream_passes_unchanged() -> None:
     assert [item async for item in stream] == [0, 1, 2, 3]
     assert seen == [(1, 0), (2, 1), (3, 2), (4, 3)]
     assert source.was_closed_here()
-
-
-@pytest.mark.parametrize("cause", ["timeout", "token"])
-async def test_a_stand_alone_stream_is_stopped_in_the_middle_of_a_step(cause: str) -> None:
-    """The error carries what was delivered, and the source is closed here."""
-    source, token = Source(3), CancelationToken()
-
-    async def stuck() -> AsyncGenerator[int]:
-        async with aclosing(source.items()) as items:
-            async for item in items:
-                yield item
-                if item == 1:
-                    if cause == "token":
-                        await token.cancel()
-                    await anyio.sleep_forever()
-
-    timeout = 0.02 if cause == "timeout" else None
-    received: list[int] = []
-    with anyio.fail_after(5), pytest.raises(CancelationError) as caught:
-        async with cancelable_stream(stuck(), timeout, token, buffer_partial=True) as stream:
-            async for item in stream:
-                received.append(item)
-    assert received == [0, 1]
-    expected = TimeoutCancelation if cause == "timeout" else ManualCancelation
-    assert isinstance(caught.value, expected)
-    assert caught.value.partial_result == {"count": 2, "buffer": [0, 1], "completed": False}
 
 
 async def test_a_stand_alone_stream_holds_no_scope_while_the_consumer_runs() -> None:
@@ -564,46 +537,8 @@ async def test_a_stand_alone_stream_without_an_await_can_be_stopped(cause: str) 
             pass
     if cause != "timeout":
         timer.join()
-    assert source.was_closed_here()
-
-
-# -- sources that hold a scope ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("holds", ["scope", "task group", "operation", "deadline"])
-async def test_the_task_is_as_before_when_such_a_source_was_refused(holds: str) -> None:
-    """Scopes around, scopes to come and the deadline of the stream: nothing is mixed up."""
-    closed: list[bool] = []
-
-    async def source() -> AsyncGenerator[int]:
-        async with AsyncExitStack() as stack:
-            if holds == "scope":
-                stack.enter_context(anyio.CancelScope())
-            elif holds == "deadline":
-                stack.enter_context(anyio.move_on_after(60))
-            elif holds == "operation":
-                await stack.enter_async_context(Cancelable())
-            else:
-                await stack.enter_async_context(anyio.create_task_group())
-            stack.callback(closed.append, True)
-            yield 1
-            yield 2
-
-    with anyio.fail_after(5), anyio.CancelScope() as around:
-        with pytest.raises(RuntimeError, match="holds a cancel scope or a task group"):
-            async for _ in cancelable_stream(source(), timeout=0.02):
-                pass
-        assert closed == [True]
-        assert current_operation() is None
-        await anyio.sleep(0.04)
-        with anyio.move_on_after(0.01) as limit:
-            await anyio.sleep_forever()
-        assert limit.cancelled_caught
-        async with Cancelable():
-            await anyio.lowlevel.checkpoint()
-        around.cancel()
-        await anyio.lowlevel.checkpoint()
-    assert around.cancelled_caught
+    # On a busy machine the time may be over before the source has begun.
+    assert source.was_closed_here() or not source.given
 
 
 # -- chunks and errors -----------------------------------------------------------------------
@@ -678,3 +613,33 @@ async def test_an_iteration_can_be_closed_by_hand_and_again() -> None:
             await anext(stream)
     assert source.was_closed_here()
     assert cancel.context.partial_result == {"count": 1, "buffer": [0], "completed": False}
+
+
+@pytest.mark.parametrize("kind", ["in the block", "alone"])
+async def test_a_second_consumer_at_once_costs_the_first_one_nothing(kind: str) -> None:
+    """It is refused by the source, whose step in the other task goes on, and all that follow."""
+    received: list[int] = []
+    waiting, go_on = anyio.Event(), anyio.Event()
+
+    async def source() -> AsyncGenerator[int]:
+        yield 0
+        waiting.set()
+        await go_on.wait()
+        yield 1
+        yield 2
+
+    async def consume(items: AsyncIterator[int]) -> None:
+        async for item in items:
+            received.append(item)
+
+    with anyio.fail_after(5):
+        async with Cancelable() as cancel, anyio.create_task_group() as tasks:
+            items: AsyncIterator[int] = (
+                cancel.stream(source()) if kind == "in the block" else cancelable_stream(source())
+            )
+            tasks.start_soon(consume, items)
+            await waiting.wait()
+            with pytest.raises(RuntimeError, match="already running"):
+                await anext(items)
+            go_on.set()
+    assert received == [0, 1, 2]

@@ -344,3 +344,39 @@ def test_a_thread_without_a_loop_lists_cancels_and_reads_history() -> None:
     assert seen == {"before": "import", "statistics": 1, "outcome": CancelOutcome.REQUESTED}
     (ended,) = registry.get_history()
     assert ended.cancel_reason is CancelationReason.SIGNAL
+
+
+async def test_a_report_from_a_worker_waits_for_an_object_that_is_called_as_an_async_function() -> (
+    None
+):
+    """It is a listener like a function; the report has reached it when the call returns."""
+    heard: list[object] = []
+
+    class Listener:
+        async def __call__(
+            self, operation_id: str, message: object, metadata: Mapping[str, object] | None
+        ) -> None:
+            await anyio.lowlevel.checkpoint()
+            heard.append(message)
+
+    async with Cancelable().on_progress(Listener()) as cancel:
+        await cancel.run_in_thread(cancel.report_progress_sync, "half")
+        assert heard == ["half"]
+
+
+async def test_a_check_in_another_loop_leaves_the_scope_to_its_own(
+    anyio_backend_name: str,
+) -> None:
+    """A scope may be cancelled in the thread of its loop alone; the check is a checkpoint there."""
+    operation = Cancelable()
+
+    async def elsewhere() -> None:
+        await operation.check_cancelation()
+
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with operation:
+            operation.cancel_sync()
+            in_thread(lambda: anyio.run(elsewhere, backend=anyio_backend_name))
+            assert operation._scope is not None
+            assert not operation._scope.cancel_called
+            await anyio.sleep_forever()

@@ -577,3 +577,17 @@ def test_no_loop_is_needed_to_ask_for_nothing() -> None:
     assert CancelationToken.any(CancelationToken()).cancel_sync()
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
+
+
+async def test_who_waits_for_a_token_whose_operation_has_ended_sleeps() -> None:
+    """The deadline that is past can do nothing any more; nobody looks at it again and again."""
+    async with Cancelable.with_timeout(0.0005) as cancel:
+        token = cancel.token
+    assert cancel.is_completed
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(token.wait)
+        await anyio.wait_all_tasks_blocked()
+        waiting = list(token._waiters)  # type: ignore[attr-defined]
+        await anyio.sleep(0.01)
+        assert list(token._waiters) == waiting  # type: ignore[attr-defined]
+        tasks.cancel_scope.cancel()

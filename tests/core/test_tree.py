@@ -241,9 +241,9 @@ async def test_a_child_inside_somebody_elses_shield_finishes() -> None:
     """A foreign shield between parent and child keeps the cut out, but not the news."""
     with pytest.raises(ManualCancelation):
         async with Cancelable() as parent:
-            await parent.cancel()
             with anyio.CancelScope(shield=True):
                 async with Cancelable() as child:
+                    await parent.cancel()
                     assert child.is_cancelling
                     await anyio.sleep(2)
             await anyio.lowlevel.checkpoint()
@@ -319,6 +319,28 @@ async def test_a_child_in_a_task_of_its_own_takes_over_the_deadline() -> None:
         await task
     assert anyio.current_time() == pytest.approx(started + 2)
     assert caught.value.parent_reason is R.TIMEOUT
+
+
+@on_asyncio
+async def test_a_child_in_a_task_of_its_own_does_not_wait_for_its_parent_to_leave() -> None:
+    """The parent is busy behind a shield past its deadline; the child is cut in time."""
+    started = anyio.current_time()
+    cut_at: list[float] = []
+
+    async def work() -> None:
+        try:
+            await enter_and_wait(Cancelable())
+        except ParentCancelation:
+            cut_at.append(anyio.current_time())
+
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable.with_timeout(2):
+            task = await in_own_task(work)
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(10)
+            await anyio.lowlevel.checkpoint()
+    await task
+    assert cut_at == [pytest.approx(started + 2)]
 
 
 @on_asyncio

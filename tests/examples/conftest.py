@@ -1,4 +1,4 @@
-"""One server of each kind, with and without the middleware, for a module of tests."""
+"""One server of each kind, with and without the middleware, for all tests of examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SETUPS = ["middleware", "alone"]
 
 
 @pytest.fixture(
-    scope="module",
+    scope="session",
     params=itertools.product(KINDS, SETUPS),
     ids=lambda each: f"{each[0]}, {each[1]}",
 )

@@ -7,17 +7,18 @@ sees the end of what takes half a minute.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
-import itertools
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, Self
 
 import anyio
@@ -31,18 +32,27 @@ from cancelable_fastapi import RequestCancelationMiddleware, cancelable_dependen
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-NAMES = [
-    "fastapi_background",
-    "fastapi_basic",
-    "fastapi_decorator",
-    "fastapi_errors",
-    "fastapi_middleware",
-    "fastapi_sse",
-    "fastapi_streaming",
-    "fastapi_timeout",
-    "fastapi_upload",
-    "fastapi_websocket",
-]
+# Which copies of an example the tests ask for.
+EXAMPLES_SERVED = {
+    "fastapi_background": ["as_it_is", "quick"],
+    "fastapi_basic": ["as_it_is", "quick"],
+    "fastapi_cpu": ["as_it_is"],
+    "fastapi_database": ["as_it_is", "quick"],
+    "fastapi_decorator": ["as_it_is", "quick", "hurried", "stopping"],
+    "fastapi_errors": ["as_it_is", "quick", "hurried", "stopping"],
+    "fastapi_jobs": ["as_it_is", "quick"],
+    "fastapi_llm": ["as_it_is", "quick"],
+    "fastapi_middleware": ["as_it_is", "quick", "stopping"],
+    "fastapi_sse": ["as_it_is", "quick"],
+    "fastapi_streaming": ["as_it_is", "quick"],
+    "fastapi_timeout": ["as_it_is", "quick", "hurried"],
+    "fastapi_upload": ["as_it_is"],
+    "fastapi_upload_cleanup": ["as_it_is"],
+    "fastapi_upstream": ["as_it_is"],
+    "fastapi_websocket": ["as_it_is", "hurried"],
+}
+
+ASYNCIO_ONLY = {"fastapi_database"}
 
 
 # --- The copies --------------------------------------------------------------------------
@@ -54,25 +64,29 @@ def as_it_is(module: ModuleType) -> None:
 
 def quick(module: ModuleType) -> None:
     """Let the pretended work take no time."""
-    module.__dict__.update(SECONDS=0.0, anyio=faster(anyio), asyncio=faster(asyncio))
+    module.__dict__.update(SECONDS=0.0, anyio=Faster(anyio), asyncio=Faster(asyncio))
 
 
-def faster(module: Any) -> object:
-    """Return a module whose ``sleep`` is over a hundred times as soon."""
+class Faster:
+    """A module whose ``sleep`` is over a hundred times as soon."""
 
-    async def sleep(seconds: float) -> None:
-        await module.sleep(seconds / 100)
+    def __init__(self, module: Any) -> None:
+        self._module = module
 
-    return SimpleNamespace(**{**vars(module), "sleep": sleep})
+    async def sleep(self, seconds: float) -> None:
+        await self._module.sleep(seconds / 100)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 class Hurried(Cancelable):
-    """A Cancelable whose minutes are fifths of a second."""
+    """A Cancelable whose minutes are tenths of a second."""
 
     @classmethod
     def with_timeout(cls, timeout: float | timedelta | None, *args: Any, **kwargs: Any) -> Self:
         assert isinstance(timeout, float)
-        return super().with_timeout(timeout / 300, *args, **kwargs)
+        return super().with_timeout(timeout / 600, *args, **kwargs)
 
 
 def hurried(module: ModuleType) -> None:
@@ -110,7 +124,7 @@ COPIES: dict[str, Callable[[ModuleType], None]] = {
 }
 
 
-def load(name: str, copy: str, setup: str) -> ASGIApp:
+def load(name: str, copy: str, setup: str) -> FastAPI:
     spec = importlib.util.spec_from_file_location(f"{copy}_{name}", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -123,11 +137,24 @@ def load(name: str, copy: str, setup: str) -> ASGIApp:
     return app
 
 
-def all_examples(setup: str) -> ASGIApp:
+def all_examples(kind: str, setup: str) -> ASGIApp:
     """Return all copies of all examples, below ``/copy/example``."""
-    pairs = itertools.product(COPIES, NAMES)
-    mounts = [Mount(f"/{copy}/{name}", load(name, copy, setup)) for copy, name in pairs]
-    return Starlette(routes=mounts)
+    names = EXAMPLES_SERVED.keys() - (ASYNCIO_ONLY if kind.endswith("trio") else ())
+    apps = {
+        f"/{copy}/{name}": load(name, copy, setup)
+        for name in names
+        for copy in EXAMPLES_SERVED[name]
+    }
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        # A mounted app is not told of the start; these are started one after another.
+        async with AsyncExitStack() as started:
+            for app in apps.values():
+                await started.enter_async_context(app.router.lifespan_context(app))
+            yield
+
+    return Starlette(routes=[Mount(path, app) for path, app in apps.items()], lifespan=lifespan)
 
 
 # --- The servers -------------------------------------------------------------------------
@@ -146,15 +173,7 @@ def run_hypercorn(app: ASGIApp, listener: socket.socket, backend: str) -> None:
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.errorlog = "-"
-    serve: Callable[..., Awaitable[None]]
-    if backend == "trio":
-        import hypercorn.trio
-
-        serve = hypercorn.trio.serve
-    else:
-        import hypercorn.asyncio
-
-        serve = hypercorn.asyncio.serve
+    serve: Callable[..., Awaitable[None]] = importlib.import_module(f"hypercorn.{backend}").serve
 
     async def main() -> None:
         with anyio.open_signal_receiver(signal.SIGTERM) as signals:
@@ -163,7 +182,7 @@ def run_hypercorn(app: ASGIApp, listener: socket.socket, backend: str) -> None:
                 async for _ in signals:
                     return
 
-            await serve(app, config, shutdown_trigger=stop)  # type: ignore[arg-type]
+            await serve(app, config, shutdown_trigger=stop)
 
     anyio.run(main, backend=backend)
 
@@ -171,12 +190,15 @@ def run_hypercorn(app: ASGIApp, listener: socket.socket, backend: str) -> None:
 if __name__ == "__main__":
     kind, setup, descriptor, folder = sys.argv[1:]
     os.chdir(folder)
-    # What the tests read: each operation that begins or ends, and what the examples print.
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(message)s")
-    logging.getLogger("cancelable").setLevel(logging.DEBUG)
+    # What the tests read: each operation that begins or ends, and what the examples tell.
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    for name, level in (("cancelable", logging.DEBUG), ("uploads", logging.INFO)):
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(level)
     listener = socket.socket(fileno=int(descriptor))
     server, _, backend = kind.partition("-")
     if server == "uvicorn":
-        run_uvicorn(all_examples(setup), listener)
+        run_uvicorn(all_examples(kind, setup), listener)
     else:
-        run_hypercorn(all_examples(setup), listener, backend)
+        run_hypercorn(all_examples(kind, setup), listener, backend)

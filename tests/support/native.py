@@ -22,6 +22,13 @@ on_asyncio = pytest.mark.parametrize(
 )
 """Marks a test of what only asyncio has: tasks that anybody may cancel, and that nobody owns."""
 
+on_trio = pytest.mark.parametrize(
+    "anyio_backend",
+    [pytest.param(backend, id=name) for name, backend in BACKENDS.items() if name == "trio"],
+    indirect=True,
+)
+"""Marks a test of what only Trio has: errors of any kind that go from task to task."""
+
 
 @asynccontextmanager
 async def open_nursery(backend: str) -> AsyncIterator[Callable[..., object]]:

@@ -125,12 +125,15 @@ class Block(Operation):
 
         Raises:
             TypeError: If it is no source.
-            RuntimeError: If the source belongs to somebody else, or the block has been
-                entered and the source is no ``TimeoutSource``.
+            RuntimeError: If the source belongs to somebody else, the operation has ended, or
+                the block has been entered and the source is no ``TimeoutSource``.
         """
         if not isinstance(source, CancelationSource):
             msg = f"`source` must be a CancelationSource, not {source!r}"
             raise TypeError(msg)
+        if self._ending is not None:
+            msg = "the operation has ended; add sources before its block is entered"
+            raise RuntimeError(msg)
         if isinstance(source, TimeoutSource):
             self._limit(source)
         elif self._loop is not None:
@@ -291,6 +294,32 @@ class Block(Operation):
         if self.keeper is not None:
             self.keeper.entered(self)
 
+    def begin_without_a_block(self) -> None:
+        """Begin as the operation of a generator, whose steps have the blocks."""
+        self._block_around = current_block()
+        if self._finds_parent:
+            self._parent = self._block_around
+        self._list()
+        self._started_at = time.monotonic()
+
+    def end_without_a_block(self, exc: BaseException | None) -> None:
+        """End as the steps have ended; the cause is in the log already, by the last of them.
+
+        Args:
+            exc: What leaves the generator, or None.
+        """
+        cause = self._first_cause()
+        if exc is None:
+            self._close(OperationStatus.COMPLETED, cause, is_logged=True)
+        elif isinstance(exc, CancelationError) and exc.operation_id == self.known_id:
+            ended_by = cause or Cause(exc.reason, exc.message)
+            self._close(OperationStatus.CANCELLED, ended_by, is_logged=True)
+        elif isinstance(exc, (GeneratorExit, anyio.get_cancelled_exc_class())):
+            ended_by = cause or self._cause_around() or Cause(CancelationReason.EXTERNAL)
+            self._close(OperationStatus.CANCELLED, ended_by, is_logged=True)
+        else:
+            self._close(OperationStatus.FAILED, cause, exc, is_logged=True)
+
     def _stop_at_once(self, now: float) -> None:
         """Cut a block that is entered with its request already made.
 
@@ -382,7 +411,9 @@ class Block(Operation):
         is not shown to the task group, which would wrap it.
 
         Returns:
-            What ended the block: *exc*, or a cancelation that came while the tasks ended.
+            What ended the block: *exc*, a cancelation that came while the tasks ended, or what
+            ended a source and is no error (``KeyboardInterrupt``). The latter comes first: on
+            Trio the cancelation by which the block heard of it is the group's own.
         """
         sources, self._sources = self._sources, ()
         tasks, self._tasks = self._tasks, None
@@ -391,6 +422,8 @@ class Block(Operation):
             tasks.cancel_scope.cancel()
             try:
                 await tasks.__aexit__(None, None, None)
+            except BaseExceptionGroup as group:
+                exc = _the_only_one(group)
             except BaseException as late:
                 exc = exc or late
         try:
@@ -544,7 +577,12 @@ class Block(Operation):
         return error
 
     def _close(
-        self, ending: OperationStatus, cause: Cause | None, error: BaseException | None = None
+        self,
+        ending: OperationStatus,
+        cause: Cause | None,
+        error: BaseException | None = None,
+        *,
+        is_logged: bool = False,
     ) -> None:
         """Write down the ending, and take the operation out of everything that knows it."""
         self._ended_at = time.monotonic()
@@ -564,15 +602,16 @@ class Block(Operation):
         if self._block_around is not None or self._parent is not None:
             self._forget_the_ended()
         self._shed()
-        if self.keeper is not None:
-            self.keeper.left(self)
+        keeper = self.keeper
+        if keeper is not None:
+            keeper.left(self)
         if self.__dict__:
             self._tell_the_end()
             self._end_progress()
             # The token lives on with those who hold it; it does not need the operation, and
             # a registry that remembers the operation must not keep its listeners.
             self.__dict__.pop("token", None)
-        if ending is OperationStatus.CANCELLED or logger.isEnabledFor(DEBUG):
+        if not is_logged and (ending is OperationStatus.CANCELLED or logger.isEnabledFor(DEBUG)):
             self._log_the_end(ending, cause)
 
     def _shed(self) -> None:
@@ -656,6 +695,16 @@ async def _let_the_outer_go_first(
     except backend.cancelled_exception_class() as native:
         return native
     return error
+
+
+def _the_only_one(exc: BaseException) -> BaseException:
+    """Return what a group of exceptions holds if that is one only, else the group."""
+    while isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        if len(group.exceptions) != 1:
+            return group
+        exc = group.exceptions[0]
+    return exc
 
 
 def _is_cancel(exc: BaseException, native: type[BaseException]) -> bool:

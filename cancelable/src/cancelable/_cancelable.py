@@ -17,7 +17,7 @@ from ._block import Block, current_block
 from ._callbacks import checked_callback
 from ._hold import Hold
 from ._iterator import CancelableAsyncIterator
-from ._loop import call_soon
+from ._loop import call_soon, current_loop
 from ._progress import Progress, ProgressCallback, ProgressFeed, ProgressUpdate
 from ._reason import CancelationReason
 from ._seconds import limit as bound, seconds
@@ -281,12 +281,15 @@ class Cancelable(Block):
         if other._sources and self._loop is not None:
             msg = "combine before the block is entered: sources are started at the entry"
             raise RuntimeError(msg)
-        self._timeout = min(self._timeout, other._timeout)
+        if other._timeout < self._timeout:
+            self._timeout = other._timeout
+            self.__dict__["timeout_source"] = other.__dict__.get("timeout_source")
         deadline = min(self._deadline, other._deadline)
         if self._clock is not None:
             deadline = min(deadline, self._clock() + other._timeout)
         self.deadline = deadline
-        self._sources = (*self._sources, *other._sources)
+        # The same source may come on two ways; it is started once.
+        self._sources = tuple(dict.fromkeys((*self._sources, *other._sources)))
         self.add_token(other.token)
         for token in other._tokens:
             self.add_token(token)
@@ -347,12 +350,14 @@ class Cancelable(Block):
         update = ProgressUpdate(self.operation_id, message, metadata)
         progress = self._progress
         progress.last = update
-        if self.keeper is not None:
-            self.keeper.reported(self)
-        if self._loop is None:
+        # Both are looked up once: the block may be left meanwhile.
+        keeper, loop = self.keeper, self._loop
+        if keeper is not None:
+            keeper.reported(self)
+        if loop is None:
             progress.publish(update)
         elif not (progress.has_async_listeners and _report_from_worker(progress, update)):
-            call_soon(self._loop, partial(progress.report_plain, update))
+            call_soon(loop, partial(progress.report_plain, update))
 
     def progress(self) -> ProgressFeed:
         """Return an iterator over the reports, for a reader who may be slow.
@@ -361,7 +366,10 @@ class Cancelable(Block):
         middle when the reader is slower than they come, always gives the last one, and ends
         with the operation. It may be read in another thread's loop.
         """
-        return ProgressFeed(self._progress, ended=self._ending is not None)
+        feed = ProgressFeed(self._progress, ended=self._ending is not None)
+        if self._ending is not None:  # also if it ended while the reader was made
+            feed.end()
+        return feed
 
     # -- inside the block ----------------------------------------------------------------
 
@@ -371,7 +379,8 @@ class Cancelable(Block):
         Raises:
             BaseException: The native cancelation of the event loop; let it pass.
         """
-        if self._is_cut():
+        # A scope may be cancelled in its own loop only, which has been rung for that.
+        if self._is_cut() and self._native is current_loop().native_token:
             self._deliver(-math.inf)
         await checkpoint()
 
@@ -393,7 +402,8 @@ class Cancelable(Block):
         """Return whether the time of the hard cut has come, which a grace puts off."""
         if not self._is_asked():
             return False
-        return self._clock is None or self._nearest_cut() <= self._clock()
+        clock = self._clock
+        return clock is None or self._nearest_cut() <= clock()
 
     async def wait_cancelling(self) -> CancelationReason:
         """Wait until the operation is asked to stop.
@@ -470,14 +480,17 @@ class Cancelable(Block):
             raise RuntimeError(msg)
         name = None if self.name is None else f"{self.name} (shielded)"
         section = Cancelable.with_timeout(bound(timeout, "timeout"), name=name, parent=self)
-        section._is_shield = reasons is None
-        hold = Hold(self, reasons or (), self._nearest_cut if reasons is not None else _never)
+        around = self._holds_inside()
+        section._is_shield = reasons is None or bool(around)
+        nearest_cut = self._nearest_cut if reasons is not None else _never
+        hold = Hold(self, reasons or (), nearest_cut, around)
+        section.__dict__["hold"] = hold
         holders = [] if reasons is None else [self, *self._ancestors()]
         cut: CancelationError | None = None
         try:
             with hold.scope:
                 for operation in holders:
-                    operation._holds = (*operation._holds, hold)
+                    operation._take_hold(hold)
                 try:
                     async with section:
                         yield section
@@ -487,11 +500,26 @@ class Cancelable(Block):
                     cut = error
         finally:
             for operation in holders:
-                operation._holds = tuple(other for other in operation._holds if other is not hold)
+                operation._drop_hold(hold)
             hold.release()
         await self.check_cancelation()
         if cut is not None:
             raise cut
+
+    def _holds_inside(self) -> list[Hold]:
+        """Return the holds of the sections between this block and the calling code.
+
+        Whatever they keep out must not cut a section of this block that stands inside them:
+        its cancelation would be taken there, and the code behind it run on.
+        """
+        holds: list[Hold] = []
+        around = current_block()
+        while around is not None and around is not self:
+            hold: Hold | None = around.__dict__.get("hold")
+            if hold is not None and around._ending is None:
+                holds.append(hold)
+            around = around._block_around
+        return holds
 
     async def run_in_thread(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a plain function in a worker thread, with the context of the caller.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec, TypeVar, cast, overload
 
 import anyio
 
 from ._cancelable import Cancelable, current_operation
-from ._seconds import limit, seconds
+from ._seconds import limit
 from ._streams import CancelableStream
 from ._token import CancelationToken, checked_token
 from .sources import CancelationSource, Condition, ConditionSource, SignalSource, stop_all
@@ -46,7 +47,8 @@ def cancelable(
     """Run each call of an async function inside an operation of its own.
 
     With or without parentheses; on functions, methods, classmethods (below ``@classmethod``)
-    and async generators, whose steps are cancelled one by one. The signature stays; a
+    and async generators, whose steps are cancelled one by one. An error that is thrown into a
+    generator, as a context manager does, reaches it outside any step. The signature stays; a
     parameter called *inject_param* gets the operation unless the caller gives it.
 
     Args:
@@ -311,12 +313,12 @@ async def with_timeout(
         ValueError: If the timeout is NaN.
     """
     try:
-        seconds(timeout, "timeout")
+        operation = Cancelable.with_timeout(timeout, operation_id, name)
     except BaseException:
         if inspect.iscoroutine(coro):
             coro.close()
         raise
-    async with Cancelable.with_timeout(timeout, operation_id, name):
+    async with operation:
         return await coro
 
 
@@ -381,15 +383,43 @@ def _wrap_generator(
             return step
 
         async with (
+            _listed_throughout(whole),
             _listening_throughout(whole),
             CancelableStream(
                 function(*args, **kwargs), make_step, timeout=whole.remaining
             ) as items,
         ):
-            async for item in items:
-                yield item
+            fetch: Callable[[], Awaitable[T]] = items.__anext__
+            try:
+                while True:
+                    try:
+                        item = await fetch()
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        fetch = partial(items.athrow, error)
+                    else:
+                        fetch = partial(items.asend, sent)
+            finally:
+                del fetch  # which may hold an error that holds this frame
 
     return iterate
+
+
+@asynccontextmanager
+async def _listed_throughout(whole: Cancelable) -> AsyncGenerator[None]:
+    """Let the registry list the operation of a generator from its first step to its end."""
+    whole.begin_without_a_block()
+    try:
+        yield
+    except BaseException as error:
+        whole.end_without_a_block(error)
+        raise
+    whole.end_without_a_block(None)
 
 
 @asynccontextmanager
@@ -444,11 +474,11 @@ def _place_of(function: Callable[..., object], parameter: str | None) -> tuple[s
         return None
     parameters = inspect.signature(function).parameters
     found = parameters.get(parameter)
-    if found is None or found.kind is inspect.Parameter.POSITIONAL_ONLY:
-        return None
-    if found.kind is inspect.Parameter.KEYWORD_ONLY:
-        return parameter, len(parameters)
-    return parameter, list(parameters).index(parameter)
+    if found is not None and found.kind is inspect.Parameter.KEYWORD_ONLY:
+        return parameter, sys.maxsize  # no number of arguments by position reaches it
+    if found is not None and found.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+        return parameter, list(parameters).index(parameter)
+    return None
 
 
 def _inject(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import anyio
@@ -21,6 +21,7 @@ class Hold:
     """
 
     __slots__ = (
+        "_around",
         "_asks_parent",
         "_held",
         "_is_over",
@@ -36,13 +37,16 @@ class Hold:
         owner: object,
         reasons: Collection[CancelationReason | str],
         nearest_cut: Callable[[], float],
+        around: Sequence[Hold] = (),
     ) -> None:
         """Make a hold of *reasons* for the operation *owner*, in its loop.
 
         Args:
             owner: The operation whose section it is.
             reasons: What to hold back.
-            nearest_cut: Tells when the section is to be cut, on anyio's clock.
+            nearest_cut: Tells when the owner is to be cut, on anyio's clock.
+            around: The holds of sections around this one, inside the owner's block. The section
+                is cut when all of them are: what they keep out does not reach it.
 
         Raises:
             ValueError: If there is no such reason.
@@ -54,7 +58,12 @@ class Hold:
         self._is_over = False
         self._loop: Loop = current_loop()
         self._nearest_cut = nearest_cut
-        self.scope = anyio.CancelScope(shield=True, deadline=nearest_cut())
+        self._around = around
+        self.scope = anyio.CancelScope(shield=True, deadline=self.when())
+
+    def when(self) -> float:
+        """Return when the section is to be cut."""
+        return max([self._nearest_cut(), *(hold.when() for hold in self._around)])
 
     def keeps(self, asked: object, cause: Cause) -> bool:
         """Return whether a request to the operation *asked* is to be held back."""
@@ -91,7 +100,7 @@ class Hold:
         if here is not self._loop.native_token:
             call_soon(self._loop, partial(self.cut, self._loop.native_token, message))
         elif not self._is_over and not self.scope.cancel_called:
-            when = self._nearest_cut()
+            when = self.when()
             if when <= self._loop.clock():
                 self.scope.cancel(message)
             else:

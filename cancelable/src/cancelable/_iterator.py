@@ -171,6 +171,8 @@ class CancelableAsyncIterator(AsyncIterator[T], Generic[T]):
         and cleans up in this task. Nothing is shielded here: a new scope around a source that
         holds one of its own open across its ``yield`` would break the order of the scopes.
         """
+        if getattr(self._source, "ag_running", False):
+            return  # another task is in the middle of a step, which stays its own
         await self._end(completed=False)
         source = self._source
         try:

@@ -62,7 +62,6 @@ class Operation(Awaited):
         "_ending",
         "_failure",
         "_grace",
-        "_holds",
         "_is_in_parents_task",
         "_is_shield",
         "_loop",
@@ -93,7 +92,7 @@ class Operation(Awaited):
         self._metadata = metadata
         self._grace = grace
         self._causes: list[Cause] = []
-        self._timeout = math.inf
+        self._timeout: float = math.inf
         self._deadline = math.inf
         self._cut = math.inf
         self._ending: OperationStatus | None = None
@@ -106,7 +105,6 @@ class Operation(Awaited):
         self._enclosing: Operation | None = None
         self._is_in_parents_task = False
         self._is_shield = False
-        self._holds: tuple[Hold, ...] = ()
         self._started_at = 0.0
         self._ended_at = 0.0
         self.keeper = None
@@ -122,8 +120,9 @@ class Operation(Awaited):
         known: str | None = self.__dict__.get("operation_id")
         if known is None:
             known = str(self.__dict__.setdefault("operation_id", new_id()))
-            if self.keeper is not None:
-                self.keeper.id_was_made(self, known)
+            keeper = self.keeper
+            if keeper is not None:
+                keeper.id_was_made(self, known)
         return known
 
     @property
@@ -164,7 +163,7 @@ class Operation(Awaited):
         """Where the operation stands."""
         if self._ending is not None:
             return self._ending
-        if self._scope is None:
+        if not self._started_at:
             return OperationStatus.PENDING
         if self._is_asked():
             return OperationStatus.CANCELLING
@@ -283,7 +282,8 @@ class Operation(Awaited):
     def _askers(self) -> Iterator[Operation]:
         """Yield the operations above whose requests and deadlines reach this one, nearest first.
 
-        A shielded section hears of nothing, and what runs inside it hears of nothing beyond.
+        A shielded section hears of nothing, and what runs inside it hears of nothing beyond;
+        nor does one that holds some reasons, if another one keeps its operation out.
         """
         if self._is_shield:
             return
@@ -339,9 +339,10 @@ class Operation(Awaited):
         if self._clock is None:
             return max(self._timeout, 0.0)
         owner = self._earliest()
-        if owner._deadline == math.inf or owner._clock is None:
+        clock = owner._clock
+        if owner._deadline == math.inf or clock is None:
             return math.inf
-        return max(owner._deadline - owner._clock(), 0.0)
+        return max(owner._deadline - clock(), 0.0)
 
     def extend(self, seconds: float) -> bool:
         """Put the deadline *seconds* from now: an idle timeout that starts anew.
@@ -437,9 +438,10 @@ class Operation(Awaited):
         """Return a time of another operation's clock as a time of this one's."""
         if other._native is self._native or when == math.inf:
             return when
-        assert self._clock is not None
-        assert other._clock is not None
-        return when - other._clock() + self._clock()
+        mine, others = self._clock, other._clock
+        if mine is None or others is None:
+            return math.inf  # one of them has ended meanwhile, in another thread
+        return when - others() + mine()
 
     def _earliest(self) -> Operation:
         """Return the operation, here or above, whose deadline comes first.
@@ -462,10 +464,11 @@ class Operation(Awaited):
         A deadline counts from the moment that it passes. The loop may notice later, when its
         timers run; everything that asks about the cause comes through here first.
         """
-        if self._causes or self._clock is None or self._ending is not None:
+        clock = self._clock  # looked up once: the block may be left in another thread meanwhile
+        if self._causes or clock is None or self._ending is not None:
             return
         if self._parent is None and self._enclosing is None:
-            if self._deadline <= self._clock():
+            if self._deadline <= clock():
                 self._record(self._timed_out())
             return
         for above in self._askers():
@@ -490,6 +493,22 @@ class Operation(Awaited):
     def _timed_out(self) -> Cause:
         allowed = self._timeout if self._timeout != math.inf else None
         return Cause(CancelationReason.TIMEOUT, timeout_seconds=allowed)
+
+    # -- sections that hold requests back ------------------------------------------------
+
+    @property
+    def _holds(self) -> list[Hold]:
+        # A copy, made in one step: sections of other loops come and go at the same time.
+        holds: dict[Hold, None] | None = self.__dict__.get("holds")
+        return [] if holds is None else list(holds)
+
+    def _take_hold(self, hold: Hold) -> None:
+        holds: dict[Hold, None] = self.__dict__.setdefault("holds", {})
+        holds[hold] = None
+
+    def _drop_hold(self, hold: Hold) -> None:
+        holds: dict[Hold, None] = self.__dict__.get("holds", {})
+        holds.pop(hold, None)
 
     # -- requests ------------------------------------------------------------------------
 
@@ -787,7 +806,8 @@ class OperationToken(CancelationToken):
                 if cause is not None:
                     return cause.reason
                 operation = self._operation()
-                left = math.inf if operation is None else operation.remaining
+                is_live = operation is not None and operation._ending is None
+                left = operation.remaining if operation is not None and is_live else math.inf
                 del operation
                 with anyio.move_on_after(left):
                     await changed.wait()

@@ -56,8 +56,15 @@ class Progress:
 
     @property
     def has_async_listeners(self) -> bool:
-        """Whether a listener is a coroutine function, which only a task can await."""
-        return any(inspect.iscoroutinefunction(listener) for listener in self.listeners)
+        """Whether a listener is async, a function or an object that is called as one.
+
+        Only a task can await it.
+        """
+        return any(
+            inspect.iscoroutinefunction(listener)
+            or inspect.iscoroutinefunction(getattr(listener, "__call__", None))  # noqa: B004
+            for listener in self.listeners
+        )
 
     async def report(self, update: ProgressUpdate) -> None:
         """Hand an update to the readers, then to each listener in turn.

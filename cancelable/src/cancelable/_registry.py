@@ -76,8 +76,9 @@ class OperationRegistry:
         self._observers: tuple[RegistryObserver, ...] = ()
         self._totals = {status: 0 for status in OperationStatus if status.is_terminal}
         # Guards the history and the totals, which change only where an operation ends: never
-        # on the path of a cancel, which a signal handler may take in the middle of it.
-        self._lock = threading.Lock()
+        # on the path of a cancel, which a signal handler may take in the middle of it. A handler
+        # that prints the counts may: hence one that its own thread passes.
+        self._lock = threading.RLock()
 
     # -- which registry ------------------------------------------------------------------
 

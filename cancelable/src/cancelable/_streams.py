@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from operator import methodcaller
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -71,6 +72,7 @@ class CancelableStream(AsyncIterator[T], Generic[T]):
         self._on_progress = on_progress
         self._kept: deque[T] | None = deque(maxlen=KEPT) if buffer_partial else None
         self._unreported: tuple[int, T] | None = None
+        self._resume: Callable[[AsyncIterator[T]], Awaitable[T]] = anext
         self._source: AsyncIterator[T] | None = None
         self._is_over = False
 
@@ -88,7 +90,34 @@ class CancelableStream(AsyncIterator[T], Generic[T]):
         if self._source is None:
             self._source = aiter(self._stream)
             self._deadline = anyio.current_time() + self._timeout
-        item = await self._step(self._source)
+        return self._handed_on(await self._step(self._source))
+
+    async def asend(self, value: object) -> T:
+        """Fetch the next item, as what the ``yield`` of a generator gives *value*.
+
+        Args:
+            value: For the source; None for one that is no generator.
+        """
+        self._resume = anext if value is None else methodcaller("asend", value)
+        return await anext(self)
+
+    async def athrow(self, error: BaseException) -> T:
+        """Throw an error into the source, in the calling task.
+
+        This is no step of the stream: the source handles the error or cleans up because of it,
+        also when the time of the stream is over.
+
+        Args:
+            error: What is raised at the ``yield`` of a generator; at once by other sources.
+        """
+        source = self._source
+        if self._is_over or not isinstance(source, AsyncGenerator):
+            await self.aclose()
+            raise error
+        item: T = await source.athrow(error)
+        return self._handed_on(item)
+
+    def _handed_on(self, item: T) -> T:
         self.count += 1
         if self._kept is not None:
             self._kept.append(item)
@@ -110,7 +139,8 @@ class CancelableStream(AsyncIterator[T], Generic[T]):
                 await self._report()
                 await step.check_cancelation()
                 try:
-                    fetched.append(await anext(source))
+                    resume, self._resume = self._resume, anext
+                    fetched.append(await resume(source))
                 except StopAsyncIteration:
                     is_exhausted = True
         except RuntimeError as error:
@@ -140,6 +170,8 @@ class CancelableStream(AsyncIterator[T], Generic[T]):
 
     async def _close_after(self, error: BaseException) -> None:
         """Close the source because of an error, without hiding the error."""
+        if getattr(self._source, "ag_running", False):
+            return  # another task is in the middle of a step, which stays its own
         try:
             await self.aclose()
         except Exception as second:

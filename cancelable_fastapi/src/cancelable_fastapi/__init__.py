@@ -6,6 +6,7 @@ What FastAPI needs beyond Starlette, and the names of the package below that its
 - ``_dependency``: the Cancelable and the token of a request, as dependencies
 - ``_endpoints``: the decorator that answers a cancelation with the status of its reason
 - ``_routes``: the route class of a router whose requests can all be cancelled
+- ``_records``, ``_operations``: routes to look at operations and to cancel them
 """
 
 from cancelable_starlette import (
@@ -27,6 +28,8 @@ from cancelable_starlette import (
 
 from ._dependency import CancelableDep, TokenDep, cancelable_dependency
 from ._endpoints import with_cancelation
+from ._operations import OperationsRouter, OperationStarter, operations_router
+from ._records import OperationPage, OperationRecord
 from ._routes import CANCELATION_RESPONSES, CancelableAPIRoute, CancelationAnswer
 
 __all__ = [
@@ -40,6 +43,10 @@ __all__ = [
     "CancelableWebSocket",
     "CancelableWebSocketRoute",
     "CancelationAnswer",
+    "OperationPage",
+    "OperationRecord",
+    "OperationStarter",
+    "OperationsRouter",
     "RequestCancelationMiddleware",
     "ResponseHook",
     "TokenDep",
@@ -49,6 +56,7 @@ __all__ = [
     "close_code_for",
     "get_request_operation",
     "get_request_token",
+    "operations_router",
     "status_for",
     "with_cancelation",
 ]

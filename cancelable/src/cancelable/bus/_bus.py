@@ -54,19 +54,20 @@ class CancelBus(abc.ABC):
     async def announce(self, operation: Operation) -> bool:
         """Wait until other processes can find an operation of this one.
 
-        Operations of the registry are announced by themselves; this waits for it, so that an
-        id can be handed out. It is called inside the block of the operation.
+        Operations of the registry are announced by themselves when they begin; this waits for
+        it, so that an id can be handed out. It may be called before the operation begins, which
+        reserves the id: until then it is known as pending.
 
         Args:
-            operation: An operation that is running and listed in the registry of the bus. If
-                it has ended meanwhile, there is nothing to wait for.
+            operation: An operation that is listed in the registry of the bus, or will be when
+                it begins. If it has ended meanwhile, there is nothing to wait for.
 
         Returns:
             False if the bus cannot be reached now; the operation is announced when it can.
 
         Raises:
-            DuplicateOperation: If an operation with this id is live in another process.
-            RuntimeError: If the operation has not begun, or is not listed in this registry.
+            DuplicateOperation: If another operation with this id is live.
+            RuntimeError: If the operation has begun and is not listed in this registry.
         """
 
     @abc.abstractmethod
@@ -239,11 +240,11 @@ def checked_listed(operation: Operation, registry: OperationRegistry) -> None:
     """Refuse an operation that cannot be announced.
 
     Raises:
-        RuntimeError: If it has not begun, or is not listed in the registry.
+        RuntimeError: If it has begun and is not listed in the registry.
     """
-    if operation.status is OperationStatus.PENDING or operation.keeper is not registry:
+    if operation.status is not OperationStatus.PENDING and operation.keeper is not registry:
         msg = (
-            "`operation` must be running and listed in the registry of the bus: make it with "
-            "`register_globally=True` and call this inside its block"
+            "`operation` must be listed in the registry of the bus: make it with "
+            "`register_globally=True`"
         )
         raise RuntimeError(msg)

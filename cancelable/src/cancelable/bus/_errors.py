@@ -11,7 +11,7 @@ class BusUnavailable(Exception):
 
 
 class DuplicateOperation(ValueError):
-    """Report that an operation with this id is live in another process.
+    """Report that another operation with this id is live, here or in another process.
 
     Attributes:
         operation_id: The id.
@@ -25,8 +25,7 @@ class DuplicateOperation(ValueError):
         """
         self.operation_id = operation_id
         super().__init__(
-            f"an operation with the id {operation_id!r} is live in another process; "
-            "`operation_id` must be unique"
+            f"another operation with the id {operation_id!r} is live; `operation_id` must be unique"
         )
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -6,12 +6,15 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
+from weakref import WeakValueDictionary
 
 from .._cause import Cause
 from .._context import OperationContext
 from .._loop import current_loop
 from .._operation import Operation
 from .._registry import OperationRegistry
+from .._status import OperationStatus
+from ._errors import DuplicateOperation
 from ._feed import Doorbell, Watch
 from ._info import CancelInfo, OperationInfo, ProgressInfo, Worker
 from ._labels import Labels, labels, matches, values
@@ -37,6 +40,9 @@ class Here:
         self.registry = registry
         self.worker = worker
         self._bells: dict[Operation, dict[Doorbell, None]] = {}
+        # Operations that are to be known before they begin. One that never does goes away by
+        # itself, with whoever was to begin it.
+        self._accepted: WeakValueDictionary[str, Operation] = WeakValueDictionary()
         # Guards the table of watchers where one comes or goes, never where an operation is
         # cancelled, reports or ends: those only read it.
         self._lock = threading.Lock()
@@ -51,11 +57,38 @@ class Here:
         Returns:
             The operation if it is live here and matches, and whether the id is live here.
         """
-        operation = self.registry.get_operation(operation_id)
+        operation = self.registry.get_operation(operation_id) or self._pending(operation_id)
         if operation is None:
             return None, False
         fits = not wanted or matches(labels(operation.metadata), wanted)
         return (operation if fits else None), True
+
+    def accept(self, operation: Operation) -> None:
+        """Let an operation be found that has not begun.
+
+        Raises:
+            DuplicateOperation: If another one with this id is known here.
+        """
+        known, is_live = self.find(operation.operation_id, {})
+        if is_live and known is not operation:
+            raise DuplicateOperation(operation.operation_id)
+        self._accepted[operation.operation_id] = operation
+
+    def reject(self, operation: Operation) -> None:
+        """Do not let an operation be found that was accepted: its id is another one's."""
+        self._accepted.pop(operation.operation_id, None)
+
+    def _pending(self, operation_id: str) -> Operation | None:
+        operation = self._accepted.get(operation_id)
+        if operation is None or operation.status is OperationStatus.PENDING:
+            return operation
+        self._accepted.pop(operation_id, None)
+        return None
+
+    def live(self) -> list[Operation]:
+        """Return the operations that are known and have not ended."""
+        pending = [self._pending(each) for each in list(self._accepted)]
+        return [*self.registry._live, *(each for each in pending if each is not None)]
 
     def remembered(self, operation_id: str, wanted: Labels) -> OperationInfo | None:
         """Return how an operation ended that ran here, if that is remembered and matches."""
@@ -96,9 +129,6 @@ class Here:
         finally:
             self._unfollow(operation, bell)
 
-    def entered(self, operation: Operation) -> None:
-        """Take no notice: nobody watches an operation before it begins."""
-
     def reported(self, operation: Operation) -> None:
         """Ring for those who watch an operation; safe from any thread."""
         bells = self._bells.get(operation)
@@ -106,7 +136,7 @@ class Here:
             for bell in list(bells):
                 bell.ring()
 
-    left = reported
+    entered = left = reported
 
     def _follow(self, operation: Operation, bell: Doorbell) -> None:
         with self._lock:

@@ -112,8 +112,10 @@ class InMemoryBus(CancelBus):
         return BusStatus(up=True)
 
     async def announce(self, operation: Operation) -> bool:
-        """Do nothing, successfully: nobody outside this process is to know."""
+        """Let an operation be found, also before it begins; see ``CancelBus.announce``."""
         checked_listed(operation, self.registry)
+        if operation.status is OperationStatus.PENDING:
+            self._here.accept(operation)
         return True
 
     async def cancel(
@@ -184,7 +186,7 @@ class InMemoryBus(CancelBus):
         begin = Cursor.checked(after)
         found = [
             (place, operation)
-            for operation in list(self.registry._live)
+            for operation in self._here.live()
             if (place := _place(operation)) > begin and matches(labels(operation.metadata), wanted)
         ]
         page = nsmallest(limit, found, key=itemgetter(0))

@@ -36,8 +36,15 @@ class CompositeSource(CancelationSource):
             if not isinstance(source, CancelationSource):
                 msg = f"`sources` must be CancelationSources, not {source!r}"
                 raise TypeError(msg)
-        for source in self.sources:
-            source.set_cancel_callback(partial(self.one_fired, source))
+        taken: list[CancelationSource] = []
+        try:
+            for source in self.sources:
+                source.set_cancel_callback(partial(self.one_fired, source))
+                taken.append(source)
+        except RuntimeError:  # one is somebody else's; those before it are free again
+            for source in taken:
+                source.set_cancel_callback(None)
+            raise
 
     def one_fired(self, source: CancelationSource, cause: Cause) -> None:
         """Take note that one of the sources has fired."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import inspect
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -60,10 +60,10 @@ class ConditionSource(CancelationSource):
         if not callable(condition) and not isinstance(condition, SupportsWait):
             msg = f"`condition` must be a function or have an async wait(), not {condition!r}"
             raise TypeError(msg)
-        if isinstance(condition, threading.Event):
+        if isinstance(condition, SupportsWait) and not inspect.iscoroutinefunction(condition.wait):
             msg = (
-                "`condition` must not be a threading.Event, whose wait() would block the loop; "
-                "give its `is_set`"
+                f"`condition` must not be a {type(condition).__name__}, whose wait() would block "
+                "the loop; give a function that asks it (of a threading.Event, its `is_set`)"
             )
             raise TypeError(msg)
         self.condition: Condition | SupportsWait = condition

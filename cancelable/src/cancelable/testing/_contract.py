@@ -64,12 +64,14 @@ async def _stops_the_block(
 
 async def _is_quiet_after_the_end(source: CancelationSource) -> None:
     operation = Cancelable(name="contract").add_source(source)
-    before = {task.id for task in anyio.get_running_tasks()}
+    # Known by their coroutines, kept here: the id of a task that ends is soon another's.
+    coroutines = [task.coro for task in anyio.get_running_tasks()]
+    before = {id(coroutine) for coroutine in coroutines}
     with _in_time():
         async with operation:
             await anyio.lowlevel.checkpoint()
     _expect(operation.is_completed, f"a block nobody stopped ended {operation.status}")
-    left = [task.name for task in anyio.get_running_tasks() if task.id not in before]
+    left = [task.name for task in anyio.get_running_tasks() if id(task.coro) not in before]
     _expect(not left, f"tasks run on after the block: {left}")
     source.trigger("late")
     _expect(not operation.cancel_requested, "a late event reached an operation that had ended")

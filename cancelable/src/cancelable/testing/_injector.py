@@ -96,7 +96,8 @@ class _Run:
         self._number = number
         self._registry = OperationRegistry()
         self._current = current_operation()
-        self._tasks = {task.id for task in anyio.get_running_tasks()}
+        # Known by their coroutines, kept here: the id of a task that ends is soon another's.
+        self._before = [task.coro for task in anyio.get_running_tasks()]
         self._found: list[str] = []
         self.passed = 0
         self.was_cancelled = False
@@ -129,8 +130,9 @@ class _Run:
             self._found.append(f"the operation {context.name or context.id}, {context.status}")
         if current_operation() is not self._current:
             self._found.append(f"the current operation {current_operation()!r}")
+        before = {id(coroutine) for coroutine in self._before}
         for task in anyio.get_running_tasks():
-            if task.id not in self._tasks:
+            if id(task.coro) not in before:
                 self._found.append(f"the task {task.name}")
         if check is not None:
             try:

@@ -20,7 +20,7 @@ from ..._seconds import seconds
 from ..._status import OperationStatus
 from .._bus import CancelBus, checked_limit, checked_listed, selected, unknown
 from .._cursor import Cursor
-from .._errors import BusUnavailable
+from .._errors import BusUnavailable, DuplicateOperation
 from .._feed import Doorbell, Watch
 from .._health import BusStatus
 from .._here import Here
@@ -147,10 +147,16 @@ class RedisBus(CancelBus):
     async def announce(self, operation: Operation) -> bool:
         """Wait until other processes can find an operation; see ``CancelBus.announce``."""
         checked_listed(operation, self._registry)
+        if operation.status is OperationStatus.PENDING:
+            self._here.accept(operation)
         member = self._member
         if member is None or operation.status.is_terminal:
             return member is not None
-        return await member.announce(operation)
+        try:
+            return await member.announce(operation)
+        except DuplicateOperation:
+            self._here.reject(operation)
+            raise
 
     async def cancel(
         self,
@@ -171,11 +177,9 @@ class RedisBus(CancelBus):
         _checked_id(operation_id)
         asked = Asked(CancelRequest.checked(reason, message, by, grace), checked_filter(metadata))
         keep = checked_memory(remember_for)
-        operation, is_live = self._here.find(operation_id, asked.wanted)
+        operation = self._find_here(operation_id, asked.wanted)
         if operation is not None:
             return self._here.cancel(operation, asked.request)
-        if is_live:
-            return CancelResult(CancelOutcome.UNKNOWN)
         return await self._cancel_elsewhere(operation_id, asked, keep)
 
     async def wait_stopped(
@@ -200,10 +204,10 @@ class RedisBus(CancelBus):
         """Return what is known of an operation; see ``CancelBus.get``."""
         _checked_id(operation_id)
         wanted = checked_filter(metadata)
-        operation, is_live = self._here.find(operation_id, wanted)
+        operation = self._find_here(operation_id, wanted)
         if operation is not None:
             return self._here.info(operation)
-        return None if is_live else await self._get_elsewhere(operation_id, wanted)
+        return await self._get_elsewhere(operation_id, wanted)
 
     async def list_operations(
         self,
@@ -226,13 +230,13 @@ class RedisBus(CancelBus):
             member, lambda answered: member.commands.list(begin, most, wanted, answered)
         )
         parts = records.items(answer)
-        place = [records.text(part) or "" for part in parts[:2]]
+        place = records.place(parts)
         infos = [_listed(part) for part in parts[2:]]
         return Page(
             operations=tuple(
                 info for info in infos if info is not None and selected(info, status, name_pattern)
             ),
-            after=str(Cursor(int(float(place[0])), place[1])) if all(place) else None,
+            after=None if place is None else str(place),
         )
 
     def watch(
@@ -247,6 +251,15 @@ class RedisBus(CancelBus):
     @property
     def _here(self) -> Here:
         return self._away if self._member is None else self._member.here
+
+    def _find_here(self, operation_id: str, wanted: Labels) -> Operation | None:
+        """Return an operation that lives here and matches.
+
+        One that lives here and does not match is asked for elsewhere, as if it were unknown here:
+        an answer of our own would be another one than for an id that does not exist wherever the
+        broker is away, and would tell that it does.
+        """
+        return self._here.find(operation_id, wanted)[0]
 
     def _entered(self) -> Member:
         if self._member is None:
@@ -275,7 +288,9 @@ class RedisBus(CancelBus):
             return CancelResult(outcome)
         if outcome is not CancelOutcome.FINISHED:
             self._keep(operation_id, asked)
-        delivered = None if outcome is CancelOutcome.FINISHED else found.receivers > 0
+        # In a cluster the broker counts those who listen at one of its nodes.
+        nobody = False if self._settings.factory is None else None
+        delivered = None if outcome is CancelOutcome.FINISHED else found.receivers > 0 or nobody
         return CancelResult(outcome, found.info, delivered)
 
     def _keep(self, operation_id: str, asked: Asked) -> None:
@@ -305,12 +320,12 @@ class RedisBus(CancelBus):
     async def _watch(
         self, operation_id: str, wanted: Labels
     ) -> AsyncGenerator[AsyncIterator[OperationInfo]]:
-        operation, is_live = self._here.find(operation_id, wanted)
+        operation = self._find_here(operation_id, wanted)
         if operation is not None:
             with self._here.watch(operation) as watch:
                 yield watch
             return
-        first = None if is_live else await self._get_elsewhere(operation_id, wanted)
+        first = await self._get_elsewhere(operation_id, wanted)
         if first is None:
             raise unknown(operation_id)
         member = self._entered()

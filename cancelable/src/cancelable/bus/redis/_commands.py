@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .._cursor import Cursor
@@ -54,6 +54,7 @@ class Commands:
         self,
         operation_id: str,
         *,
+        is_pending: bool,
         age: float,
         name: str | None,
         parent: str | None,
@@ -69,10 +70,11 @@ class Commands:
             operation_id,
             self._worker,
             _ms(DAY),
-            _ms(max(age, 0)),
+            str(int(max(age, 0) * 1_000_000)),
             name or "",
             parent or "",
             cancel,
+            "pending" if is_pending else "running",
             *_flat(labels),
         )
 
@@ -134,9 +136,9 @@ class Commands:
             *_flat(wanted),
         )
 
-    def take(self, ids: Sequence[str], answered: Callable[[object], object]) -> Command:
-        """Read what this worker's operations were asked; of all of them if no ids are given."""
-        return self._of(scripts.TAKE, f"w:{self._worker}", answered, self._worker, *ids)
+    def take(self, answered: Callable[[object], object]) -> Command:
+        """Read what this worker's operations were asked."""
+        return self._of(scripts.TAKE, f"w:{self._worker}", answered, self._worker)
 
     def get(
         self, operation_id: str, wanted: Labels, answered: Callable[[object], object]

@@ -12,17 +12,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from weakref import WeakKeyDictionary, ref
 
 from ..._cause import Cause
 from ..._log import logger
 from ..._loop import current_loop
 from ..._operation import Operation
 from ..._progress import ProgressUpdate
+from ..._status import OperationStatus
 from .._errors import DuplicateOperation
 from .._here import Here
 from .._info import OperationInfo
 from .._labels import labels
 from .._payload import cut
+from .._state import OperationState
 from . import _records as records
 from ._commands import Command, Commands, cancel_text, progress_text
 from ._reply import Reply
@@ -44,22 +47,30 @@ class Entry:
     __slots__ = (
         "applied",
         "asked",
+        "begun",
         "ended",
         "is_queued",
         "is_refused",
         "is_registered",
-        "operation",
         "operation_id",
+        "reference",
         "told_at",
         "told_update",
         "waiting",
         "was_registered",
     )
 
-    def __init__(self, operation: Operation) -> None:
-        """Start with nothing told."""
-        self.operation = operation
+    def __init__(self, operation: Operation, gone: Callable[[Entry], object]) -> None:
+        """Start with nothing told.
+
+        Args:
+            operation: The operation.
+            gone: Called if it goes away without having begun, in whatever thread.
+        """
         self.operation_id = operation.operation_id
+        self.reference = ref(operation, lambda _dead: gone(self))
+        self.begun: Operation | None = None
+        """The operation, from its beginning to the answer to its ending."""
         self.is_queued = False
         self.is_registered = False
         """Whether the broker has it, as far as this connection knows."""
@@ -75,6 +86,11 @@ class Entry:
         self.told_update: ProgressUpdate | None = None
         self.told_at = 0.0
         self.waiting: list[Reply] = []
+
+    @property
+    def operation(self) -> Operation | None:
+        """The operation; None if it has gone away without having begun."""
+        return self.begun or self.reference()
 
 
 class Desk:
@@ -100,17 +116,15 @@ class Desk:
         self._here = here
         self._ring = ring
         self._native = current_loop().native_token
-        self._by_operation: dict[Operation, Entry] = {}
+        self._by_operation: WeakKeyDictionary[Operation, Entry] = WeakKeyDictionary()
         self._by_id: dict[str, Entry] = {}
         self._ended: dict[Entry, None] = {}
         self._dirty: deque[Entry] = deque()
         self._later: dict[Entry, None] = {}
         self._asks: deque[tuple[Command, Reply | None]] = deque()
-        self._rung: dict[str, None] = {}
         self._again: dict[Entry, None] = {}
         self._is_told_of_errors = False
-        self.listed = 0
-        """How many operations the broker has of us, by what it answered."""
+        self._listed = set[str]()
         self.mail = 0
         """How many requests had come for us when the inbox was read last."""
         self.dropped = 0
@@ -119,10 +133,14 @@ class Desk:
 
     def entered(self, operation: Operation, reply: Reply | None = None) -> None:
         """Announce an operation; settle *reply* when that is done."""
-        entry = self._by_operation.get(operation)
+        entry = self._by_operation.get(operation) or self._open(operation)
         if entry is None:
-            entry = self._open(operation)
-        if entry is None or reply is None:
+            return
+        if entry.begun is None and operation.status is not OperationStatus.PENDING:
+            entry.begun = operation
+            entry.is_registered = False
+            self._queue(entry)
+        if reply is None:
             return
         if entry.is_refused:
             reply.settle(DuplicateOperation(entry.operation_id))
@@ -137,23 +155,27 @@ class Desk:
         except UnicodeEncodeError:
             logger.warning("operation %r is not announced: its id is no text", operation)
             return None
-        entry = Entry(operation)
+        entry = Entry(operation, self._has_gone)
         self._by_operation[operation] = self._by_id[entry.operation_id] = entry
-        operation.token._listen(self, partial(self._was_asked, operation))
+        operation.token._listen(self, partial(self._was_asked, entry))
         self._queue(entry)
         if operation.status.is_terminal:
+            entry.begun = operation
             self.left(operation)
         return entry
 
-    def _was_asked(self, operation: Operation, cause: Cause, here: object) -> None:
+    def _has_gone(self, entry: Entry) -> None:
+        """Take note that an operation will never begin; any thread may call this."""
+        self._post(partial(self._end, entry))
+
+    def _was_asked(self, entry: Entry, cause: Cause, here: object) -> None:
         """Take note of a request; any thread may call this, also in a signal handler."""
         del cause, here
-        self._post(partial(self.asked, operation))
+        self._post(partial(self._asked, entry))
 
-    def asked(self, operation: Operation) -> None:
+    def _asked(self, entry: Entry) -> None:
         """Tell that an operation was asked to stop."""
-        entry = self._by_operation.get(operation)
-        if entry is not None:
+        if not entry.ended:
             entry.asked = True
             self._queue(entry)
 
@@ -174,6 +196,11 @@ class Desk:
         if entry is None:
             return
         operation.token._unlisten(self)
+        self._end(entry)
+
+    def _end(self, entry: Entry) -> None:
+        if entry.ended:
+            return
         self._later.pop(entry, None)
         entry.ended = True
         if entry.is_refused:
@@ -191,7 +218,7 @@ class Desk:
 
     def close(self) -> None:
         """Let go of the operations, which run on."""
-        for operation in self._by_operation:
+        for operation in list(self._by_operation):
             operation.token._unlisten(self)
 
     def _queue(self, entry: Entry) -> None:
@@ -212,13 +239,18 @@ class Desk:
         self._asks.append((command, reply))
         self._ring()
 
-    def rung(self, operation_id: str) -> None:
-        """Read what was asked of an operation, if it is ours."""
-        if operation_id in self._by_id:
-            self._rung[operation_id] = None
-            self._ring()
+    def rung(self, operation_id: str, asked: tuple[bytes, bytes, bytes]) -> None:
+        """Pass on what was asked of an operation, if it is ours."""
+        entry = self._by_id.get(operation_id)
+        if entry is not None:
+            self._apply(entry, *asked)
 
     # -- what goes out -------------------------------------------------------------------
+
+    @property
+    def listed(self) -> int:
+        """How many operations the broker has of us, by what it answered."""
+        return len(self._listed)
 
     @property
     def live(self) -> int:
@@ -242,8 +274,7 @@ class Desk:
 
     def start_over(self) -> None:
         """Tell everything again; endings first, so that an id that is used again is not ended."""
-        self.listed = 0
-        self._rung.clear()
+        self._listed.clear()
         self._dirty.clear()
         for entry in (*self._ended, *self._by_operation.values()):
             entry.is_registered = entry.is_refused = False
@@ -284,9 +315,6 @@ class Desk:
             entry = self._dirty.popleft()
             entry.is_queued = False
             sent.extend((command, None) for command in self._tell(entry))
-        if self._rung:
-            sent.append((self._commands.take(list(self._rung), self._took_some), None))
-            self._rung.clear()
         while self._asks and not self._dirty and len(sent) < 4 * MOST_AT_ONCE:
             command, reply = self._asks.popleft()
             if reply is None or reply.is_wanted:
@@ -306,11 +334,14 @@ class Desk:
         told: list[Command] = []
         if entry.is_refused:
             return told
-        update = entry.operation.last_update
-        info = self._here.info(entry.operation)
+        operation = entry.operation
+        if operation is None:
+            return [self._finish(entry, None)]
+        update = operation.last_update
+        info = self._here.info(operation)
         if not (entry.is_registered or (entry.ended and entry.was_registered)):
             entry.asked = False
-            told.append(self._register(entry, info))
+            told.append(self._register(entry, operation, info))
         elif entry.asked and not entry.ended:
             entry.asked = False
             told.append(self._commands.asked(operation_id, cancel_text(info.cancel), self._note))
@@ -322,25 +353,27 @@ class Desk:
             told.append(self._finish(entry, info))
         return told
 
-    def _register(self, entry: Entry, info: OperationInfo) -> Command:
+    def _register(self, entry: Entry, operation: Operation, info: OperationInfo) -> Command:
         parent = info.parent_id
         return self._commands.register(
             entry.operation_id,
-            age=time.time() - (info.started_at or time.time()),
+            is_pending=info.state is OperationState.PENDING,
+            age=0 if operation._loop is None else time.monotonic() - operation._started_at,
             name=info.name,
             parent=None if parent is None else cut(parent),
             cancel="" if entry.ended else cancel_text(info.cancel),
-            labels=labels(entry.operation.metadata),
+            labels=labels(operation.metadata),
             answered=partial(self._registered, entry),
         )
 
-    def _finish(self, entry: Entry, info: OperationInfo) -> Command:
+    def _finish(self, entry: Entry, info: OperationInfo | None) -> Command:
+        # One that was taken out of the registry has not ended, and one that never began is gone.
+        ended = info if info is not None and info.is_terminal else None
         return self._commands.finish(
             entry.operation_id,
-            # An operation that was taken out of the registry has not ended.
-            state=info.state.value if info.is_terminal else "",
-            error=info.error,
-            cancel=cancel_text(info.cancel),
+            state="" if ended is None else ended.state.value,
+            error=None if ended is None else ended.error,
+            cancel=cancel_text(None if ended is None else ended.cancel),
             answered=partial(self._finished, entry),
         )
 
@@ -366,9 +399,8 @@ class Desk:
         parts = records.items(answer)
         word = records.text(parts[0]) if parts else None
         if word == "ok" and len(parts) == 4:
-            if not entry.is_registered:
-                entry.is_registered = entry.was_registered = True
-                self.listed += 1
+            entry.is_registered = entry.was_registered = True
+            self._listed.add(entry.operation_id)
             self._apply(entry, parts[1], parts[2], parts[3])
             self._settle(entry, True)
         elif word == "taken":
@@ -395,33 +427,27 @@ class Desk:
             entry.told_update = None
             self._queue(entry)
             return
-        if entry.is_registered:
-            entry.is_registered = False
-            self.listed -= 1
+        self._listed.discard(entry.operation_id)
         self._drop(entry)
 
-    def _took_some(self, answer: object) -> None:
+    def took(self, answer: object) -> None:
+        """Pass on everything that was in the inbox."""
         parts = records.items(answer)
+        if parts:
+            self.mail = records.whole(parts[0])
         for place in range(1, len(parts) - 3, 4):
             entry = self._by_id.get(records.text(parts[place]) or "")
             if entry is not None:
                 self._apply(entry, *parts[place + 1 : place + 4])
 
-    def took_all(self, answer: object) -> None:
-        """Pass on everything that was in the inbox."""
-        parts = records.items(answer)
-        if parts:
-            self.mail = records.whole(parts[0])
-            self._took_some(answer)
-
     def _apply(self, entry: Entry, cancel: object, own: object, shortest: object) -> None:
         """Pass requests on to an operation, once each."""
-        asked = (cancel, own, shortest)
-        if entry.ended or entry.applied == asked:
+        asked, operation = (cancel, own, shortest), entry.operation
+        if entry.ended or operation is None or entry.applied == asked:
             return
         entry.applied = asked
         requests = records.request(cancel, own, shortest)
         if not requests and (own or shortest):
             self.dropped += 1
         for request in requests:
-            entry.operation._request(request.cause, grace=request.grace, here=self._native)
+            operation._request(request.cause, grace=request.grace, here=self._native)

@@ -80,6 +80,7 @@ class Member:
         self._desk = Desk(self.commands, self.here, self.post, self._bell.ring)
         self._watchers: dict[str, dict[Doorbell, None]] = {}
         self._channels = Doorbell()
+        self._farewell: Reply | None = None
         self._tasks: TaskGroup | None = None
         self._scope = anyio.CancelScope(shield=True)
         self._settled = anyio.Event()
@@ -128,7 +129,7 @@ class Member:
     async def _say_goodbye(self) -> None:
         buried = 1
         while self._is_up and buried:
-            reply = Reply()
+            self._farewell = reply = Reply()
             self.post(partial(self._desk.ask, self.commands.leave(reply.settle), reply))
             await reply.wait(LEAVING)
             buried = records.whole(reply.answer)
@@ -291,6 +292,8 @@ class Member:
             return  # the client library stumbles over being left
         logger.debug("a session on the bus ended", exc_info=errors)
         was_up, self._is_up = self._is_up, False
+        if self._farewell is not None:
+            self._farewell.settle(None)  # there is nobody to say goodbye to
         if was_up:
             self._since = datetime.now(UTC)
             logger.info("the connection to the broker ended: %s", self._last_error)
@@ -337,7 +340,7 @@ class Member:
         await self._send(link, [(self.commands.owned(self._took_owned), None)])
         while self._desk.has_entries:
             await self._send(link, self._desk.batch())
-        await self._send(link, [(self.commands.take([], self._desk.took_all), None)])
+        await self._send(link, [(self.commands.take(self._desk.took), None)])
 
     def _begun(self, answer: object) -> None:
         if isinstance(answer, Exception):
@@ -381,8 +384,8 @@ class Member:
             ring = records.ring(data)
             if ring is None:
                 self._desk.dropped += 1
-            elif ring.kind == "cancel":
-                self._desk.rung(ring.operation_id)
+            elif ring.operation_id:
+                self._desk.rung(ring.operation_id, ring.asked)
             elif self._beats - BEATS_UNTIL_DEAF < ring.number <= self._beats:
                 self._heard.set()
 
@@ -439,7 +442,7 @@ class Member:
             self._desk.start_over()
             self._desk.ask(self.commands.owned(self._took_owned))
         if mail != self._desk.mail:
-            self._desk.ask(self.commands.take([], self._desk.took_all))
+            self._desk.ask(self.commands.take(self._desk.took))
         # A change may have been told to nobody, or be that a lease has run out.
         self._ring_watchers()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ..._reason import CancelationReason
+from .._cursor import LARGEST, Cursor
 from .._info import CancelInfo, OperationInfo, ProgressInfo, Worker
 from .._labels import LONGEST_KEY, LONGEST_TEXT, MOST, Labels, values
 from .._payload import LONGEST_PROGRESS, LONGEST_REASON
@@ -25,9 +26,10 @@ LONGEST_MESSAGE = 16_384
 class Ring:
     """Hold what rang: a request for one operation, or the echo of a heartbeat."""
 
-    kind: str
-    operation_id: str = ""
     number: int = -1
+    operation_id: str = ""
+    asked: tuple[bytes, bytes, bytes] = (b"", b"", b"")
+    """The fields of the record that say what was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,11 @@ def ring(data: bytes) -> Ring | None:
     if message.get("v") != 1:
         return None
     operation_id, number = message.get("id"), message.get("n")
-    if kind == "cancel" and isinstance(operation_id, str):
-        return Ring("cancel", operation_id)
     if kind == "beat" and isinstance(number, int):
-        return Ring("beat", number=number)
+        return Ring(number)
+    cancel, own, cut = (_encoded(message.get(name)) for name in ("cancel", "own", "cut"))
+    if kind == "cancel" and isinstance(operation_id, str):
+        return Ring(-1, operation_id, (cancel, own, cut))
     return None
 
 
@@ -74,6 +77,16 @@ def whole(value: object) -> int:
         return value
     digits = text(value)
     return int(digits) if digits is not None and digits.isdecimal() and len(digits) < 20 else 0
+
+
+def place(parts: list[object]) -> Cursor | None:
+    """Return where a page of a listing ended, from its score and its id; None on the last one."""
+    at, operation_id = (text(part) for part in parts[:2]) if len(parts) > 1 else (None, None)
+    try:
+        score = float(at or "")
+    except ValueError:
+        return None
+    return Cursor(int(score), operation_id) if 0 <= score < LARGEST and operation_id else None
 
 
 def request(cancel: object, own: object, cut: object) -> list[CancelRequest]:
@@ -125,12 +138,18 @@ def info(operation_id: str, record: object, lease: object) -> OperationInfo | No
         metadata=values(_labels(fields)),
         parent_id=_short(fields.get("parent")) or None,
         worker=worker,
-        started_at=_time(fields.get("started")),
+        started_at=None if state is OperationState.PENDING else _time(fields.get("started")),
         ended_at=_time(fields.get("ended")),
         progress=_progress(fields.get("progress"), fields.get("progress_at")),
         cancel=_cancel(fields.get("cancel"), fields.get("cancel_at")),
         error=_short(fields.get("error")) or None,
     )
+
+
+def _encoded(value: object) -> bytes:
+    """Return a text of a message as it would stand in a record; empty for anything else."""
+    # Half a surrogate pair, which JSON can write and UTF-8 cannot, is no text of ours.
+    return value.encode("utf-8", "replace") if isinstance(value, str) else b""
 
 
 def _fields(record: object) -> dict[str, object]:
@@ -220,8 +239,10 @@ def _seconds(value: object) -> float | None:
 def _object(value: object) -> dict[str, object]:
     """Return an object that was sent as JSON; empty for anything else."""
     written = text(value)
+    if not written:
+        return {}
     try:
-        read: object = json.loads(written or "")
+        read: object = json.loads(written)
     except (ValueError, RecursionError):
         return {}
     return cast("dict[str, object]", read) if isinstance(read, dict) else {}

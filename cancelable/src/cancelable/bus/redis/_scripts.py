@@ -8,7 +8,7 @@ odd, can name another key.
 key                  type    content
 ===================  ======  ===============================================================
 P op:<id>            hash    the record of an operation; ``m:<key>`` are its labels
-P ops                zset    live ids by the time they began
+P ops                zset    live ids by the time they began, in microseconds
 P by:<sha1>          zset    the same for one owner or tenant
 P w:<worker>         string  the lease: it runs out when the worker is not heard of
 P ws                 zset    workers by their last heartbeat
@@ -35,6 +35,7 @@ PRELUDE = """
 local call=redis.call
 local t=call('TIME')
 local now=t[1]*1000+math.floor(t[2]/1000)
+local precisely=t[1]*1000000+t[2]
 local P=ARGV[1]
 local function live(s) return s=='running' or s=='cancelling' or s=='pending' end
 local function publish(channel,message)
@@ -113,17 +114,17 @@ class Script:
 # Its own earlier record (announced again, or declared lost meanwhile) keeps what was asked of
 # it. Any other record with this id is over, or its worker is gone: it gives way.
 REGISTER = Script.of("""
--- KEYS op  ARGV P, id, worker, ttl, age, name, parent, request, labels...
+-- KEYS op  ARGV P, id, worker, ttl, age, name, parent, request, state, labels...
 local id,w,key,ttl=ARGV[2],ARGV[3],KEYS[1],ARGV[4]
-local c=call('HMGET',key,'state','worker','started')
+local c=call('HMGET',key,'state','worker','place')
 local mine=c[2]==w and (live(c[1]) or c[1]=='lost')
 if not mine and c[1] and live(c[1]) and lease(c[2])~='' then return {'taken'} end
-local started=mine and c[3] or now-ARGV[5]
+local place=mine and c[1]~='pending' and c[3] or string.format('%.0f',precisely-ARGV[5])
 if not mine then
   if c[1] then unindex(id,key) end
   call('DEL',key)
-  call('HSET',key,'worker',w,'name',ARGV[6],'parent',ARGV[7],'started',started)
-  for i=9,#ARGV,2 do call('HSET',key,'m:'..ARGV[i],ARGV[i+1]) end
+  call('HSET',key,'worker',w,'name',ARGV[6],'parent',ARGV[7])
+  for i=10,#ARGV,2 do call('HSET',key,'m:'..ARGV[i],ARGV[i+1]) end
   local tomb=P..'tomb:'..id
   local kept=call('HGETALL',tomb)
   if #kept>0 then
@@ -138,10 +139,11 @@ if not mine then
 end
 if ARGV[8]~='' and call('HSETNX',key,'cancel',ARGV[8])==1 then call('HSET',key,'cancel_at',now) end
 local asked=call('HMGET',key,'cancel','own','cut')
-call('HSET',key,'state',asked[1] and 'cancelling' or 'running')
+call('HSET',key,'state',asked[1] and ARGV[9]=='running' and 'cancelling' or ARGV[9])
+call('HSET',key,'place',place,'started',math.floor(place/1000))
 call('HDEL',key,'ended')
 call('PEXPIRE',key,ttl)
-index(id,key,started,ttl)
+index(id,key,place,ttl)
 call('SADD',P..'wops:'..w,id)
 if asked[2] or asked[3] then call('SADD',P..'inbox:'..w,id) end
 changed(id)
@@ -153,7 +155,7 @@ ASKED = Script.of("""
 local c=call('HMGET',KEYS[1],'state','worker')
 if c[2]~=ARGV[3] or not live(c[1]) then return 'fenced' end
 if call('HSETNX',KEYS[1],'cancel',ARGV[4])==1 then call('HSET',KEYS[1],'cancel_at',now) end
-call('HSET',KEYS[1],'state','cancelling')
+if c[1]=='running' then call('HSET',KEYS[1],'state','cancelling') end
 changed(ARGV[2])
 return 'ok'
 """)
@@ -216,22 +218,21 @@ local first=call('HEXISTS',key,'cancel')==0
 merge(key,ARGV[3],ARGV[4])
 call('SADD',P..'inbox:'..w,id) call('PEXPIRE',P..'inbox:'..w,ARGV[7])
 call('INCR',P..'mail:'..w) call('PEXPIRE',P..'mail:'..w,ARGV[7])
-if live(c[1]) then call('HSET',key,'state','cancelling') end
-local n=publish('ch:w:'..w,cjson.encode({v=1,t='cancel',id=id}))
+if c[1]=='running' then call('HSET',key,'state','cancelling') end
+local asked=call('HMGET',key,'cancel','own','cut')
+local ring={v=1,t='cancel',id=id,cancel=asked[1],own=asked[2] or '',cut=asked[3] or ''}
+local n=publish('ch:w:'..w,cjson.encode(ring))
 if first then changed(id) end
 if c[1]=='lost' or lease(w)=='' then return {'lost',n,call('HGETALL',key),''} end
 return {first and 'requested' or 'already_requested',n,call('HGETALL',key),lease(w)}
 """)
 
-# What the bell said in short, read from where it is kept. Without ids: all of the inbox.
+# What the bell has said, read from where it is kept.
 TAKE = Script.of("""
--- KEYS lease  ARGV P, worker, ids...
+-- KEYS lease  ARGV P, worker
 local w=ARGV[2]
-local ids={}
-for i=3,#ARGV do ids[#ids+1]=ARGV[i] end
-if #ids==0 then ids=call('SMEMBERS',P..'inbox:'..w) end
 local found={call('GET',P..'mail:'..w) or '0'}
-for _,id in ipairs(ids) do
+for _,id in ipairs(call('SMEMBERS',P..'inbox:'..w)) do
   local c=call('HMGET',P..'op:'..id,'worker','cancel','own','cut')
   if c[1]==w and c[2] and (c[3] or c[4]) then
     found[#found+1]=id found[#found+1]=c[2] found[#found+1]=c[3] or '' found[#found+1]=c[4] or ''

@@ -1,0 +1,553 @@
+"""Routes by which clients look at their operations and cancel them (S16)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import pytest
+from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi.responses import JSONResponse
+from starlette.background import BackgroundTask
+
+from cancelable import Cancelable, CancelOutcome, OperationRegistry, current_operation
+from cancelable.bus import BusUnavailable, CancelResult, InMemoryBus, OperationInfo, OperationState
+from cancelable_fastapi import OperationsRouter, OperationStarter, operations_router
+from cancelable_starlette.testing import ScriptedConnection
+from tests.fastapi.support import LIMIT, Setup, application
+
+UNKNOWN = (404, {"detail": "no such operation"})
+
+
+async def signed_in(user: Annotated[str | None, Header()] = None) -> str:
+    if user is None:
+        raise HTTPException(401, "sign in first")
+    return user
+
+
+async def owner(user: Annotated[str, Depends(signed_in)]) -> dict[str, str]:
+    return {"owner": user}
+
+
+class Office:
+    """An app whose operations belong to their users, and one operation that goes on for ever."""
+
+    def __init__(
+        self,
+        setup: Setup = "alone",
+        bus: InMemoryBus | None = None,
+        router: OperationsRouter | None = None,
+    ) -> None:
+        self.bus = bus or InMemoryBus(OperationRegistry())
+        self.router = router or operations_router(authorize=signed_in, owner=owner, bus=self.bus)
+        self.app: FastAPI = application(setup)
+        self.app.include_router(self.router)
+        self.begun = anyio.Event()
+        self.go_on = anyio.Event()
+        self.ended = anyio.Event()
+
+        async def start(
+            operation_id: str | None = None,
+            start: OperationStarter = Depends(self.router.start),
+        ) -> JSONResponse:
+            return await start(
+                self.work, "x", operation_id=operation_id, name="work", metadata={"room": 7}
+            )
+
+        self.app.post("/work", status_code=202)(start)
+
+    async def work(self, text: str) -> str:
+        operation = current_operation()
+        assert operation is not None
+        try:
+            await operation.report_progress(f"{text} has begun", {"step": 1})
+            self.begun.set()
+            await self.go_on.wait()
+            await operation.report_progress(f"{text} is done", {"step": 2})
+            return text
+        finally:
+            self.ended.set()
+
+    def connection(
+        self, method: str, path: str, user: str | None = "ann", query: str = ""
+    ) -> ScriptedConnection:
+        headers = [] if user is None else [(b"user", user.encode())]
+        return ScriptedConnection(method, path, headers=headers, query=query.encode())
+
+    async def ask(
+        self, method: str, path: str, user: str | None = "ann", query: str = ""
+    ) -> tuple[int | None, Any]:
+        connection = self.connection(method, path, user, query)
+        with anyio.fail_after(LIMIT):
+            await connection.run(self.app)
+        return connection.status, json.loads(connection.body)
+
+    async def start(self, tasks: anyio.abc.TaskGroup, query: str = "") -> str:
+        """Start the work in the name of Ann, and return the id when it has begun."""
+        connection = self.connection("POST", "/work", query=query)
+        tasks.start_soon(connection.run, self.app)
+        with anyio.fail_after(LIMIT):
+            await self.begun.wait()
+        assert connection.status == 202
+        answer = json.loads(connection.body)
+        assert answer["state"] == "pending"
+        assert connection.headers["location"] == f"/operations/{answer['id']}"
+        found: str = answer["id"]
+        return found
+
+
+# --- What they answer ------------------------------------------------------------------------
+
+
+async def test_an_operation_can_be_listed_looked_at_and_cancelled(setup: Setup) -> None:
+    """S16: 202 where it was asked, 200 when it has ended, and the end stays known."""
+    office = Office(setup)
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        status, listed = await office.ask("GET", "/operations")
+        assert status == 200
+        assert [each["id"] for each in listed["operations"]] == [job]
+        assert listed["after"] is None
+
+        status, found = await office.ask("GET", f"/operations/{job}")
+        assert status == 200
+        assert (found["state"], found["name"]) == ("running", "work")
+        assert found["metadata"] == {"owner": "ann", "room": 7}
+        assert found["progress"]["message"] == "x has begun"
+
+        status, answer = await office.ask("DELETE", f"/operations/{job}")
+        assert (status, answer["outcome"]) == (202, "requested")
+        status, answer = await office.ask("DELETE", f"/operations/{job}", query="wait=5")
+        assert (status, answer["state"]) == (200, "cancelled")
+    assert office.ended.is_set()
+
+    status, answer = await office.ask("DELETE", f"/operations/{job}")
+    assert (status, answer["outcome"], answer["state"]) == (200, "finished", "cancelled")
+    status, found = await office.ask("GET", f"/operations/{job}")
+    assert (status, found["cancel"]["reason"]) == (200, "manual")
+    assert (await office.ask("GET", "/operations"))[1]["operations"] == []
+
+
+async def test_a_second_request_is_told_that_it_is_the_second(setup: Setup) -> None:
+    """S16: both are 202; the first cause stands."""
+    office = Office(setup)
+
+    async def obstinate(_text: str) -> None:
+        office.begun.set()
+        with anyio.CancelScope(shield=True):
+            await office.go_on.wait()
+
+    office.work = obstinate  # type: ignore[assignment, method-assign]
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        assert (await office.ask("DELETE", f"/operations/{job}"))[0] == 202
+        status, answer = await office.ask("DELETE", f"/operations/{job}", query="wait=0.01")
+        assert (status, answer["outcome"]) == (202, "already_requested")
+        assert answer["state"] == "cancelling"
+        office.go_on.set()
+
+
+async def test_a_request_that_waits_is_answered_with_the_end(setup: Setup) -> None:
+    """S16: 200 when it has stopped within the time."""
+    office = Office(setup)
+
+    async def obstinate(_text: str) -> None:
+        office.begun.set()
+        with anyio.CancelScope(shield=True):
+            await office.go_on.wait()
+        await anyio.lowlevel.checkpoint()
+
+    office.work = obstinate  # type: ignore[assignment, method-assign]
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        asking = office.connection("DELETE", f"/operations/{job}", query="wait=60")
+        tasks.start_soon(asking.run, office.app)
+        with anyio.fail_after(LIMIT):
+            while (await office.ask("GET", f"/operations/{job}"))[1]["state"] != "cancelling":
+                await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        assert asking.status is None
+        office.go_on.set()
+    assert asking.status == 200
+    answer = json.loads(asking.body)
+    assert (answer["outcome"], answer["state"]) == ("requested", "cancelled")
+
+
+async def test_the_state_of_one_that_went_well_is_kept(setup: Setup) -> None:
+    """S16: DELETE is idempotent, also after the end."""
+    office = Office(setup)
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        office.go_on.set()
+    status, answer = await office.ask("DELETE", f"/operations/{job}")
+    assert (status, answer["outcome"], answer["state"]) == (200, "finished", "completed")
+
+
+async def test_progress_is_streamed_until_the_end(setup: Setup) -> None:
+    """S17: each event is a record; the last one is called so."""
+    office = Office(setup)
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        watching = office.connection("GET", f"/operations/{job}/events")
+        tasks.start_soon(watching.run, office.app)
+        with anyio.fail_after(LIMIT):
+            await watching.wait_for_chunks(1)
+        office.go_on.set()
+    assert watching.headers["content-type"].startswith("text/event-stream")
+    events = [each.split("\n") for each in watching.body.decode().split("\n\n") if each]
+    assert [lines[0] for lines in events[-1:]] == ["event: end"]
+    assert {lines[0] for lines in events[:-1]} == {"event: progress"}
+    records = [json.loads(lines[1].removeprefix("data: ")) for lines in events]
+    assert records[0]["progress"]["message"] == "x has begun"
+    assert records[-1]["progress"]["message"] == "x is done"
+    assert records[-1]["state"] == "completed"
+
+
+async def test_a_watcher_who_leaves_does_not_disturb_the_operation(setup: Setup) -> None:
+    """W8: its stream ends, and nothing else."""
+    office = Office(setup)
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        watching = office.connection("GET", f"/operations/{job}/events")
+        watching._leave_after_messages = 2
+        with anyio.fail_after(LIMIT):
+            await watching.run(office.app)
+        assert (await office.ask("GET", f"/operations/{job}"))[1]["state"] == "running"
+        office.go_on.set()
+
+
+# --- Before it begins ------------------------------------------------------------------------
+
+
+async def test_an_operation_is_known_from_its_answer_on(setup: Setup) -> None:
+    """S16: also while another background task stands before it, and it can be cancelled then."""
+    office = Office(setup)
+    before = anyio.Event()
+
+    async def accept(
+        start: OperationStarter = Depends(office.router.start),
+    ) -> JSONResponse:
+        response = await start(office.work, "y", name="later")
+        later = response.background
+        assert later is not None
+
+        async def first_another() -> None:
+            await before.wait()
+            await later()
+
+        response.background = BackgroundTask(first_another)
+        return response
+
+    office.app.post("/later")(accept)
+
+    async with anyio.create_task_group() as tasks:
+        starting = office.connection("POST", "/later")
+        tasks.start_soon(starting.run, office.app)
+        with anyio.fail_after(LIMIT):
+            await starting.wait_for_chunks(1)
+        job = json.loads(starting.body)["id"]
+        assert (await office.ask("GET", f"/operations/{job}"))[1]["state"] == "pending"
+        assert await office.ask("GET", f"/operations/{job}", user="bob") == UNKNOWN
+        assert await office.ask("DELETE", f"/operations/{job}", user="bob") == UNKNOWN
+
+        watching = office.connection("GET", f"/operations/{job}/events")
+        tasks.start_soon(watching.run, office.app)
+        with anyio.fail_after(LIMIT):
+            await watching.wait_for_chunks(1)
+        status, answer = await office.ask("DELETE", f"/operations/{job}", query="wait=0.01")
+        assert (status, answer["outcome"]) == (202, "requested")
+        before.set()
+    # It runs to its first checkpoint, as any block does that is entered with a cancel due.
+    assert office.ended.is_set()
+    assert watching.body.decode().count("event: end") == 1
+    assert (await office.ask("GET", f"/operations/{job}"))[1]["state"] == "cancelled"
+
+
+async def test_the_end_of_one_that_has_not_begun_can_be_waited_for(setup: Setup) -> None:
+    """S16: it ends when it would have begun."""
+    office = Office(setup)
+    before = anyio.Event()
+
+    async def accept(
+        start: OperationStarter = Depends(office.router.start),
+    ) -> JSONResponse:
+        response = await start(office.work, "y")
+        later = response.background
+        assert later is not None
+
+        async def first_another() -> None:
+            await before.wait()
+            await later()
+
+        response.background = BackgroundTask(first_another)
+        return response
+
+    office.app.post("/later")(accept)
+    async with anyio.create_task_group() as tasks:
+        starting = office.connection("POST", "/later")
+        tasks.start_soon(starting.run, office.app)
+        with anyio.fail_after(LIMIT):
+            await starting.wait_for_chunks(1)
+        job = json.loads(starting.body)["id"]
+        asking = office.connection("DELETE", f"/operations/{job}", query="wait=60")
+        tasks.start_soon(asking.run, office.app)
+        await anyio.wait_all_tasks_blocked()
+        assert asking.status is None
+        before.set()
+    assert asking.status == 200
+    assert json.loads(asking.body)["state"] == "cancelled"
+
+
+async def test_the_owner_cannot_be_overridden(setup: Setup) -> None:
+    """S16: by metadata that come from somewhere else."""
+    office = Office(setup)
+
+    async def accept(
+        start: OperationStarter = Depends(office.router.start),
+    ) -> JSONResponse:
+        return await start(office.work, "y", metadata={"owner": "bob", "room": 8})
+
+    office.app.post("/for-bob")(accept)
+    office.go_on.set()
+    status, record = await office.ask("POST", "/for-bob")
+    assert status == 202
+    assert record["metadata"] == {"owner": "ann", "room": 8}
+
+
+async def test_a_caller_may_choose_the_id_and_a_live_one_is_refused(setup: Setup) -> None:
+    """S16: the second start is a 409, and the first goes on."""
+    office = Office(setup)
+    async with anyio.create_task_group() as tasks:
+        assert await office.start(tasks, "operation_id=mine") == "mine"
+        status, _answer = await office.ask("POST", "/work", query="operation_id=mine")
+        assert status == 409
+        assert (await office.ask("GET", "/operations/mine"))[1]["state"] == "running"
+        office.go_on.set()
+    # The id of one that has ended may be used again.
+    assert (await office.ask("POST", "/work", query="operation_id=mine"))[0] == 202
+
+
+# --- Whose they are --------------------------------------------------------------------------
+
+
+async def test_what_belongs_to_somebody_else_looks_unknown(setup: Setup) -> None:
+    """S16: the same answer, to the letter, as for an id that does not exist."""
+    office = Office(setup)
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        for path in (job, "0" * 32):
+            assert await office.ask("GET", f"/operations/{path}", user="bob") == UNKNOWN
+            assert await office.ask("DELETE", f"/operations/{path}", user="bob") == UNKNOWN
+            assert await office.ask("GET", f"/operations/{path}/events", user="bob") == UNKNOWN
+        assert (await office.ask("GET", "/operations", user="bob"))[1]["operations"] == []
+        assert not office.ended.is_set()
+        office.go_on.set()
+    assert await office.ask("DELETE", f"/operations/{job}", user="bob") == UNKNOWN
+
+
+async def test_what_belongs_to_nobody_is_not_open_to_all(setup: Setup) -> None:
+    """S16: only who sees everything sees it."""
+    office = Office(setup)
+    everything = operations_router(authorize=signed_in, owner=None, bus=office.bus, prefix="/all")
+    office.app.include_router(everything)
+    operation = office.bus.registry.register(Cancelable(name="nobody's"))
+    async with operation:
+        job = operation.operation_id
+        assert await office.ask("GET", f"/operations/{job}") == UNKNOWN
+        assert await office.ask("DELETE", f"/operations/{job}") == UNKNOWN
+        assert not operation.cancel_requested
+        assert (await office.ask("GET", f"/all/{job}"))[0] == 200
+        assert len((await office.ask("GET", "/all"))[1]["operations"]) == 1
+
+
+async def test_who_is_not_authorised_learns_nothing(setup: Setup) -> None:
+    """S16: and is refused before anything is cancelled."""
+    office = Office(setup)
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        for method, path in (
+            ("GET", ""),
+            ("GET", f"/{job}"),
+            ("DELETE", f"/{job}"),
+            ("GET", f"/{job}/events"),
+        ):
+            assert (await office.ask(method, f"/operations{path}", user=None))[0] == 401
+        assert (await office.ask("POST", "/work", user=None))[0] == 401
+        assert not office.ended.is_set()
+        office.go_on.set()
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_the_authorisation_comes_first(everything: bool) -> None:
+    """S16: also where the owner is known without it, or does not matter."""
+    asked: list[str] = []
+
+    async def refuse() -> None:
+        raise HTTPException(403, "not you")
+
+    async def ann() -> dict[str, str]:
+        asked.append("owner")
+        return {"owner": "ann"}
+
+    bus = InMemoryBus(OperationRegistry())
+    router = operations_router(authorize=refuse, owner=None if everything else ann, bus=bus)
+    office = Office(bus=bus, router=router)
+    operation = bus.registry.register(Cancelable(metadata={"owner": "ann"}))
+    async with operation:
+        job = operation.operation_id
+        assert (await office.ask("GET", "/operations"))[0] == 403
+        assert (await office.ask("GET", f"/operations/{job}"))[0] == 403
+        assert (await office.ask("DELETE", f"/operations/{job}"))[0] == 403
+        assert (await office.ask("GET", f"/operations/{job}/events"))[0] == 403
+        assert (await office.ask("POST", "/work"))[0] == 403
+        assert not operation.cancel_requested
+    assert asked == []
+    assert not office.begun.is_set()
+
+
+@pytest.mark.parametrize("given", [{}, {"owner": None}, None, "ann"], ids=repr)
+async def test_an_owner_who_is_nobody_opens_nothing(given: object) -> None:
+    """S16: a mistake in the dependency is an error, never a look at everything."""
+
+    async def nobody() -> object:
+        return given
+
+    bus = InMemoryBus(OperationRegistry())
+    router = operations_router(authorize=signed_in, owner=nobody, bus=bus)
+    office = Office(bus=bus, router=router)
+    with pytest.raises(TypeError, match="`owner` must return what the metadata"):
+        await office.ask("GET", "/operations")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"authorize": None, "owner": owner},
+        {"authorize": Depends(signed_in), "owner": owner},
+        {"authorize": signed_in, "owner": {"owner": "ann"}},
+    ],
+    ids=["nobody", "not the function", "an owner for all"],
+)
+def test_the_routes_are_not_made_without_authorisation(arguments: Mapping[str, Any]) -> None:
+    """S16: anybody could cancel anybody's work."""
+    with pytest.raises(TypeError, match="must be a dependency"):
+        operations_router(**arguments)
+    with pytest.raises(TypeError, match="authorize"):
+        operations_router(owner=owner)  # type: ignore[call-arg]
+
+
+def test_a_bus_is_a_bus() -> None:
+    """S7: refused where it is given."""
+    with pytest.raises(TypeError, match="`bus` must be a CancelBus"):
+        operations_router(authorize=signed_in, owner=owner, bus="redis")  # type: ignore[arg-type]
+
+
+# --- Through a bus that serves several processes ---------------------------------------------
+
+
+class OtherProcess(InMemoryBus):
+    """A bus that answers as one does whose operation lives elsewhere, or that is down."""
+
+    def __init__(self, outcome: CancelOutcome | None) -> None:
+        super().__init__(OperationRegistry())
+        self.outcome = outcome
+
+    async def cancel(self, operation_id: str, *_: Any, **__: Any) -> CancelResult:
+        if self.outcome is None:
+            msg = "down"
+            raise BusUnavailable(msg)
+        lost = OperationInfo(id=operation_id, state=OperationState.LOST)
+        return CancelResult(self.outcome, lost if self.outcome is CancelOutcome.LOST else None)
+
+    async def get(self, *_: Any, **__: Any) -> OperationInfo | None:
+        msg = "down"
+        raise BusUnavailable(msg)
+
+    async def list_operations(self, *_: Any, **__: Any) -> Any:
+        msg = "down"
+        raise BusUnavailable(msg)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (CancelOutcome.REMEMBERED, 202),
+        (CancelOutcome.LOST, 409),
+        (CancelOutcome.UNSETTLED, 503),
+        (None, 503),
+    ],
+    ids=str,
+)
+async def test_the_outcomes_of_a_bus_have_their_statuses(
+    outcome: CancelOutcome | None, status: int
+) -> None:
+    """S16: lost is a conflict; what cannot be known now may be asked again."""
+    office = Office(bus=OtherProcess(outcome))
+    connection = office.connection("DELETE", "/operations/elsewhere")
+    await connection.run(office.app)
+    assert connection.status == status
+    assert ("retry-after" in connection.headers) == (status == 503)
+
+
+async def test_a_bus_that_is_away_is_a_503_everywhere() -> None:
+    """S16: never a 404 for an operation that may be running."""
+    office = Office(bus=OtherProcess(None))
+    assert (await office.ask("GET", "/operations"))[0] == 503
+    assert (await office.ask("GET", "/operations/elsewhere"))[0] == 503
+    assert (await office.ask("GET", "/operations/elsewhere/events"))[0] == 503
+    assert (await office.ask("POST", "/work", query="operation_id=mine"))[0] == 503
+
+
+class Forgetful(InMemoryBus):
+    """A bus that knows an operation, and no longer when it is to be watched."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(OperationRegistry())
+        self.error = error
+
+    async def get(self, operation_id: str, **_: Any) -> OperationInfo | None:
+        return OperationInfo(id=operation_id, state=OperationState.RUNNING)
+
+    @asynccontextmanager
+    async def watch(self, *_: Any, **__: Any) -> AsyncGenerator[Any]:
+        raise self.error
+        yield
+
+
+@pytest.mark.parametrize("error", [LookupError("gone"), BusUnavailable("down")], ids=repr)
+async def test_events_end_when_the_bus_cannot_go_on(setup: Setup, error: Exception) -> None:
+    """W8: the stream is over, so that the client asks again and is told by the status."""
+    office = Office(setup, bus=Forgetful(error))
+    connection = office.connection("GET", "/operations/elsewhere/events")
+    await connection.run(office.app)
+    assert (connection.status, connection.body, connection.complete) == (200, b"", True)
+
+
+# --- What a client may send ------------------------------------------------------------------
+
+
+async def test_nonsense_is_refused() -> None:
+    """S7: a wait that is none is a 422, an id that cannot be one is unknown."""
+    office = Office()
+    for wait in ("-1", "nan", "1000", "soon"):
+        assert (await office.ask("DELETE", "/operations/x", query=f"wait={wait}"))[0] == 422
+    assert (await office.ask("GET", "/operations", query="after=nonsense"))[0] == 422
+    assert (await office.ask("GET", "/operations", query="limit=0"))[0] == 422
+    assert await office.ask("GET", f"/operations/{'x' * 1000}") == UNKNOWN
+    assert await office.ask("DELETE", f"/operations/{'x' * 1000}") == UNKNOWN
+
+
+def test_the_routes_are_in_the_openapi_document() -> None:
+    """F2: with their records."""
+    paths = Office().app.openapi()["paths"]
+    assert set(paths) == {
+        "/work",
+        "/operations",
+        "/operations/{operation_id}",
+        "/operations/{operation_id}/events",
+    }
