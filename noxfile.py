@@ -77,9 +77,11 @@ def core_alone(session: nox.Session) -> None:
         "python",
         "-c",
         "import importlib.util, sys\n"
+        "import cancelable, cancelable.bus, cancelable.testing\n"
         f"found = [name for name in {absent} if importlib.util.find_spec(name)]\n"
         "sys.exit(f'not alone here: {found}' if found else 0)",
     )
+    session.install("-e", "./cancelable[resources]")
     session.run("pytest", *(session.posargs or ["tests/core", *TWO_BACKENDS]))
 
 

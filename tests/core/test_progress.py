@@ -240,22 +240,80 @@ async def test_a_report_from_a_plain_thread_reaches_plain_listeners_and_readers(
     assert calls == [("from a thread", True)]
 
 
-async def test_a_report_from_a_worker_thread_waits_for_async_listeners() -> None:
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_a_report_from_a_worker_thread_waits_for_the_listeners(kind: str) -> None:
     """In a worker thread of anyio the listeners have been called when the report returns."""
     calls: list[object] = []
 
-    async def listen(_id: str, message: object, _metadata: Metadata) -> None:
+    def listen(_id: str, message: object, _metadata: Metadata) -> None:
+        calls.append(message)
+
+    async def listen_later(_id: str, message: object, _metadata: Metadata) -> None:
         await anyio.lowlevel.checkpoint()
         calls.append(message)
 
-    async with Cancelable().on_progress(listen) as operation:
+    listener = listen if kind == "plain" else listen_later
+    async with Cancelable().on_progress(listener) as operation:
 
-        def work() -> list[object]:
+        def work() -> list[list[object]]:
             operation.report_progress_sync("one")
+            first = list(calls)
             operation.report_progress_sync("two")
-            return list(calls)
+            return [first, list(calls)]
 
-        assert await operation.run_in_thread(work) == ["one", "two"]
+        assert await operation.run_in_thread(work) == [["one"], ["one", "two"]]
+
+
+async def test_a_thread_that_reports_without_a_pause_leaves_the_loop_to_others() -> None:
+    """Listeners are called for one report at each turn of the loop, and for all by the end."""
+    calls: list[object] = []
+    operation = Cancelable().on_progress(lambda _id, message, _metadata: calls.append(message))
+
+    def work() -> None:
+        for number in range(500):
+            operation.report_progress_sync(number)
+
+    async with operation:
+        in_thread(work)
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        assert 1 <= len(calls) <= 3
+    assert calls == list(range(500))
+
+
+async def test_a_thread_that_outruns_its_listeners_loses_the_oldest_reports(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What waits is bounded, the last report always comes, and the log says so once."""
+    calls: list[object] = []
+    operation = Cancelable("busy").on_progress(lambda _id, number, _data: calls.append(number))
+
+    def work() -> None:
+        for number in range(1_010):
+            operation.report_progress_sync(number)
+
+    async with operation:
+        in_thread(work)
+    assert calls == list(range(10, 1_010))
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "busy" in warning.getMessage()
+    assert "operation.progress()" in warning.getMessage()
+
+
+async def test_a_listener_that_reports_from_its_thread_again_is_served() -> None:
+    """A report may come while the line is served."""
+    second = anyio.Event()
+    operation = Cancelable()
+
+    def listen(_id: str, message: object, _metadata: Metadata) -> None:
+        if message == "first":
+            in_thread(lambda: operation.report_progress_sync("second"))
+        else:
+            second.set()
+
+    async with operation.on_progress(listen):
+        in_thread(lambda: operation.report_progress_sync("first"))
+        await second.wait()
 
 
 async def test_reports_of_a_thread_do_not_outrun_the_end() -> None:

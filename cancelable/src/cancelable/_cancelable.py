@@ -17,7 +17,7 @@ from ._block import Block, current_block
 from ._callbacks import checked_callback
 from ._hold import Hold
 from ._iterator import CancelableAsyncIterator
-from ._loop import call_soon, current_loop
+from ._loop import Loop, call_soon, current_loop
 from ._progress import Progress, ProgressCallback, ProgressFeed, ProgressUpdate
 from ._reason import CancelationReason
 from ._seconds import limit as bound, seconds
@@ -341,7 +341,9 @@ class Cancelable(Block):
         """Report how far the operation has come, from a thread.
 
         Listeners run in the loop of the operation. In a worker thread of anyio the call waits
-        for async listeners; in another thread only plain ones are called.
+        for them, async ones too. In another thread it never waits: plain listeners are called
+        soon, in order, async ones are not; where more than 1,000 reports wait, the oldest are
+        dropped, with one warning.
 
         Args:
             message: A text, or any value that the listeners understand.
@@ -356,8 +358,8 @@ class Cancelable(Block):
             keeper.reported(self)
         if loop is None:
             progress.publish(update)
-        elif not (progress.has_async_listeners and _report_from_worker(progress, update)):
-            call_soon(loop, partial(progress.report_plain, update))
+        elif not (progress.listeners and _report_from_worker(loop, progress, update)):
+            progress.report_from_thread(loop, update)
 
     def progress(self) -> ProgressFeed:
         """Return an iterator over the reports, for a reader who may be slow.
@@ -573,18 +575,20 @@ def _checked_grace(value: float | timedelta) -> float:
     return grace
 
 
-def _report_from_worker(progress: Progress, update: ProgressUpdate) -> bool:
-    """Report from a worker thread of anyio and wait for the listeners; False in other threads."""
+def _report_from_worker(loop: Loop, progress: Progress, update: ProgressUpdate) -> bool:
+    """Report from a worker thread of *loop* and wait for the listeners; False in other threads."""
     from anyio import NoEventLoopError, from_thread  # noqa: TID251 - a worker thread may block
 
-    async def report() -> None:
+    async def report() -> bool:
+        if current_loop() is not loop:
+            return False
         # Trio runs this in the task that waits for the thread. A cancelation of that task must
         # not surface in the thread, whose result would be lost.
         with anyio.CancelScope(shield=True):
             await progress.report(update)
+        return True
 
     try:
-        from_thread.run(report)
+        return from_thread.run(report)
     except NoEventLoopError:
         return False
-    return True

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Self, TypeAlias
 
 import anyio
@@ -25,6 +28,9 @@ ProgressCallbackType: TypeAlias = ProgressCallback
 
 LISTENER_LIMIT = 1.0
 """Seconds that an async listener may take over one report before it is dropped."""
+
+LINE_LIMIT = 1_000
+"""Reports from threads that may wait for the listeners of one operation."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,25 +52,14 @@ class ProgressUpdate:
 class Progress:
     """Keep the listeners and the readers of one operation's progress."""
 
-    __slots__ = ("feeds", "last", "listeners")
+    __slots__ = ("feeds", "last", "line", "listeners")
 
     def __init__(self) -> None:
         """Start with nobody listening."""
         self.listeners: list[ProgressCallback] = []
         self.feeds: dict[weakref.ref[ProgressFeed], None] = {}
         self.last: ProgressUpdate | None = None
-
-    @property
-    def has_async_listeners(self) -> bool:
-        """Whether a listener is async, a function or an object that is called as one.
-
-        Only a task can await it.
-        """
-        return any(
-            inspect.iscoroutinefunction(listener)
-            or inspect.iscoroutinefunction(getattr(listener, "__call__", None))  # noqa: B004
-            for listener in self.listeners
-        )
+        self.line: _Line | None = None
 
     async def report(self, update: ProgressUpdate) -> None:
         """Hand an update to the readers, then to each listener in turn.
@@ -79,13 +74,19 @@ class Progress:
             if waiting is not None:
                 await self._await(listener, waiting)
 
-    def report_plain(self, update: ProgressUpdate) -> None:
-        """Hand an update to the readers and to the plain listeners, from the loop's thread."""
+    def report_from_thread(self, loop: Loop, update: ProgressUpdate) -> None:
+        """Hand an update to the readers, and have the loop call the plain listeners soon.
+
+        Args:
+            loop: Where the listeners are called.
+            update: What they are told.
+        """
         self.publish(update)
-        for listener in list(self.listeners):
-            answer = self._call(listener, update)
-            if inspect.iscoroutine(answer):
-                answer.close()  # nobody can await it here
+        if self.listeners:
+            with _line_lock:
+                if self.line is None:
+                    self.line = _Line(self._call_plain)
+                self.line.add(loop, update)
 
     def publish(self, update: ProgressUpdate) -> None:
         """Remember an update as the last one and show it to the readers."""
@@ -96,13 +97,21 @@ class Progress:
                 feed.show(update)
 
     def end(self) -> None:
-        """Tell the readers that no update will follow."""
+        """Call the listeners for what still waits; tell the readers that nothing will follow."""
+        if self.line is not None:
+            self.line.finish()
         for reader in list(self.feeds):
             feed = reader()
             if feed is not None:
                 feed.end()
         self.feeds.clear()
         self.listeners.clear()
+
+    def _call_plain(self, update: ProgressUpdate) -> None:
+        for listener in list(self.listeners):
+            answer = self._call(listener, update)
+            if inspect.iscoroutine(answer):
+                answer.close()  # nobody can await it here
 
     def _call(self, listener: ProgressCallback, update: ProgressUpdate) -> object:
         try:
@@ -124,6 +133,69 @@ class Progress:
                 "operation: %r; read `operation.progress()` where reading may be slow",
                 LISTENER_LIMIT,
                 listener,
+            )
+
+
+# One lock for all lines: it is held for a few instructions, and a lock for each would cost every
+# operation. A signal handler may report while its own thread holds it.
+_line_lock = threading.RLock()
+
+
+class _Line:
+    """Let reports from threads wait for the listeners, which the loop calls for one at a turn.
+
+    A thread may report faster than listeners can be called. If each report rang for itself, a
+    turn of the loop would answer all that had come, meanwhile many more would come, and nothing
+    else would run; so there is one ring at a time, and an end to the line.
+    """
+
+    __slots__ = ("_call", "_dropped", "_ringing", "_waiting")
+
+    def __init__(self, call: Callable[[ProgressUpdate], None]) -> None:
+        self._call = call
+        self._waiting = deque[ProgressUpdate]()
+        self._ringing = False
+        self._dropped = False
+
+    def add(self, loop: Loop, update: ProgressUpdate) -> None:
+        """Put an update at the end of the line; the caller holds the lock."""
+        if len(self._waiting) == LINE_LIMIT:
+            self._drop_oldest()
+        self._waiting.append(update)
+        if not self._ringing:
+            self._ringing = True
+            call_soon(loop, partial(self._serve, loop))
+
+    def finish(self) -> None:
+        """Serve all that wait, at once."""
+        while self._serve_one():
+            pass
+
+    def _serve(self, loop: Loop) -> None:
+        self._serve_one()
+        with _line_lock:
+            self._ringing = bool(self._waiting)
+            if self._ringing:
+                call_soon(loop, partial(self._serve, loop))
+
+    def _serve_one(self) -> bool:
+        with _line_lock:
+            if not self._waiting:
+                return False
+            update = self._waiting.popleft()
+        self._call(update)
+        return True
+
+    def _drop_oldest(self) -> None:
+        dropped = self._waiting.popleft()
+        if not self._dropped:
+            self._dropped = True
+            logger.warning(
+                "operation %s: a thread reports progress faster than its listeners can be "
+                "called, which now miss the oldest of %d reports that wait; read "
+                "`operation.progress()` where reading may be slow",
+                dropped.operation_id,
+                LINE_LIMIT,
             )
 
 

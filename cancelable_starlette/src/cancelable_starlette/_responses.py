@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from cancelable import CancelationError, CancelationReason
 
@@ -95,7 +95,7 @@ class CancelableStreamingResponse(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
         if scope["type"] == "websocket":
-            send = self._wrap_websocket_denial_send(send)
+            send = _as_denial(send)
         elif exchange_of(scope) is None:
             await serve(self._respond, scope, receive, send, Settings())
             return
@@ -170,6 +170,18 @@ def cancelable_streaming_response(
         send_timeout=send_timeout,
         close_timeout=close_timeout,
     )
+
+
+def _as_denial(send: Send) -> Send:
+    """Send a response as the refusal of a WebSocket, whose messages carry another prefix.
+
+    The ASGI extension is "WebSocket Denial Response".
+    """
+
+    async def send_denial(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return send_denial
 
 
 class _Stream:
