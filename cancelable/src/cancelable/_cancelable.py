@@ -17,7 +17,7 @@ from ._block import Block, current_block
 from ._callbacks import checked_callback
 from ._hold import Hold
 from ._iterator import CancelableAsyncIterator
-from ._loop import Loop, call_soon, current_loop
+from ._loop import Loop, current_loop
 from ._progress import Progress, ProgressCallback, ProgressFeed, ProgressUpdate
 from ._reason import CancelationReason
 from ._seconds import limit as bound, seconds
