@@ -42,11 +42,13 @@ ONE_ROUND = [
     "--ignore=tests/bus/test_faults.py",
     "--ignore=tests/bus/test_demo_scale.py",
 ]
+# Files go to a few processes side by side: most tests wait for servers and brokers.
+SIDE_BY_SIDE = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
 
 
-def backends(python: object) -> list[str]:
-    """Return the arguments that choose what a Python runs: none chooses all."""
-    return [] if python == PYTHONS[-1] else ONE_ROUND
+def chosen(session: nox.Session, *defaults: str) -> list[str]:
+    """Return the arguments for pytest: those that the caller gave, else ours."""
+    return session.posargs or [*SIDE_BY_SIDE, *defaults]
 
 
 def group(name: str) -> list[str]:
@@ -65,7 +67,7 @@ def tests(session: nox.Session) -> None:
     eager tasks differ from asyncio in what does not change with the version.
     """
     session.install(*EDITABLE, *group("tests"))
-    session.run("pytest", *(session.posargs or backends(session.python)))
+    session.run("pytest", *chosen(session, *([] if session.python == PYTHONS[-1] else ONE_ROUND)))
 
 
 @nox.session(tags=["test"])
@@ -82,7 +84,7 @@ def core_alone(session: nox.Session) -> None:
         "sys.exit(f'not alone here: {found}' if found else 0)",
     )
     session.install("-e", "./cancelable[resources]")
-    session.run("pytest", *(session.posargs or ["tests/core", *TWO_BACKENDS]))
+    session.run("pytest", *chosen(session, "tests/core", *TWO_BACKENDS))
 
 
 @nox.session
@@ -114,7 +116,7 @@ def wheels(session: nox.Session) -> None:
             "wanted = pathlib.Path(sysconfig.get_path('purelib')).resolve()\n"
             "sys.exit(0 if wanted in installed.parents else f'not the wheel: {installed}')",
         )
-    session.run("pytest", *(session.posargs or ONE_ROUND))
+    session.run("pytest", *chosen(session, *ONE_ROUND))
 
 
 @nox.session(python=PYTHONS[0], tags=["test"])
@@ -124,7 +126,7 @@ def floors(session: nox.Session) -> None:
     pins.write_text("\n".join(lowest()) + "\n")
     session.install("-c", str(pins), *EDITABLE, *group("tests"))
     session.log("at the floors: %s", ", ".join(lowest()))
-    session.run("pytest", *(session.posargs or ONE_ROUND))
+    session.run("pytest", *chosen(session, *ONE_ROUND))
 
 
 def lowest() -> list[str]:

@@ -444,6 +444,7 @@ async def test_an_owner_behind_a_dead_wire_is_lost_and_found(fragile: Broker) ->
                 assert not a.operation.cancel_requested
                 relay.heal()
                 await stopped(a)
+                await until_state(there, "a", S.CANCELLED)
                 await until_state(there, "b", S.RUNNING)
                 assert [i.id for i in (await there.list_operations()).operations] == ["b"]
                 await there.cancel("b")

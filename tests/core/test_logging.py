@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from cancelable import Cancelable, CancelationError, CancelationToken
@@ -113,3 +114,20 @@ async def test_a_quiet_logger_costs_no_id(caplog: pytest.LogCaptureFixture) -> N
     async with Cancelable() as operation:
         pass
     assert operation.known_id is None
+
+
+async def test_what_a_client_chose_cannot_forge_a_record(caplog: pytest.LogCaptureFixture) -> None:
+    """An id or a message may hold a line break, or what no handler can write."""
+    forged = "1\nERROR all is lost \x1b[31m\ud800"
+    with pytest.raises(CancelationError):
+        async with Cancelable(forged, name="two\rlines") as operation:
+            await operation.cancel(message=forged)
+            await anyio.lowlevel.checkpoint()
+    texts = ours(caplog, logging.DEBUG) + ours(caplog, logging.INFO)
+    assert len(texts) == 2
+    for text in texts:
+        assert text.isprintable()
+        assert r"1\nERROR all is lost \x1b[31m\ud800 (two\rlines)" in text
+    assert repr(operation).isprintable()
+    assert operation.operation_id == forged
+    assert operation.cancel_message == forged

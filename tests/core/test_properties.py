@@ -363,6 +363,22 @@ REQUEST_THAT_IS_NOTICED_LATE = Script(
     [("ask", [Ask(1, MANUAL, "task")]), ("wait", 1), ("ask", [Ask(2, MANUAL, "task")])],
     looks=False,
 )
+DEADLINE_BETWEEN_A_SECTION_AND_A_LATER_ONE = [
+    Script(
+        [
+            Node(0, None, timeout=2),
+            Node(1, 0, in_parents_task=False),
+            Node(2, 1, is_listed=False, timeout=1),
+            Node(3, 2, in_parents_task=False, is_shielded=True, timeout=own),
+            Node(4, 0, in_parents_task=False),
+        ],
+        [("wait", 2)],
+        looks=False,
+    )
+    for own in (None, 1)
+]
+"""When node 4 ends, the later deadline is noticed, and node 1 is told of it. Node 2 is listed under
+nobody and has not noticed its own, which came first."""
 
 
 def play(script: Script, backend: str) -> None:
@@ -386,6 +402,8 @@ def test_each_operation_ends_as_its_first_cause_says(backend: str) -> None:
     @example(EQUAL_DEADLINES)
     @example(EARLIER_DEADLINE_BELOW)
     @example(REQUEST_THAT_IS_NOTICED_LATE)
+    @example(DEADLINE_BETWEEN_A_SECTION_AND_A_LATER_ONE[0])
+    @example(DEADLINE_BETWEEN_A_SECTION_AND_A_LATER_ONE[1])
     def check(script: Script) -> None:
         play(script, backend)
 

@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from ._callbacks import Callbacks, ErrorCallback, StatusCallback, checked_callback
 from ._cause import Cause
-from ._log import logger
+from ._log import logger, one_line
 from ._loop import call_soon, current_loop, task_is_done
 from ._operation import Operation
 from ._reason import CancelationReason
@@ -670,11 +670,12 @@ class Block(Operation):
     @property
     def label(self) -> str:
         """The id, with the name where there is one: how log records name the operation."""
-        return self.operation_id if self._name is None else f"{self.operation_id} ({self._name})"
+        name = "" if self._name is None else f" ({self._name})"
+        return one_line(self.operation_id + name)
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
-        known = "" if self.known_id is None else f" {self.known_id}"
+        known = "" if self.known_id is None else f" {one_line(self.known_id)}"
         return f"<{type(self).__name__}{name}{known} {self.status.value}>"
 
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from ._log import one_line
 from ._reason import CancelationReason
 
 
@@ -39,7 +40,9 @@ class Cause:
     @property
     def label(self) -> str:
         """The reason and the message: how log records and native cancelations name the cause."""
-        return self.reason.value if self.message is None else f"{self.reason}: {self.message}"
+        if self.message is None:
+            return self.reason.value
+        return one_line(f"{self.reason}: {self.message}")
 
     def below(self, origin_id: str) -> Cause:
         """Return what this cause is for an operation underneath.

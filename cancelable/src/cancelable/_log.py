@@ -9,3 +9,12 @@ from __future__ import annotations
 import logging
 
 logger = logging.getLogger("cancelable")
+
+
+def one_line(text: str) -> str:
+    """Return a text as a log record may hold it.
+
+    Ids and messages may come from a client: a line break would forge a record, and half a
+    surrogate pair cannot be written by most handlers. Such characters are escaped.
+    """
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -443,14 +443,19 @@ class Operation(Awaited):
             return math.inf  # one of them has ended meanwhile, in another thread
         return when - others() + mine()
 
-    def _earliest(self) -> Operation:
+    def _earliest(self, asked: Operation | None = None) -> Operation:
         """Return the operation, here or above, whose deadline comes first.
 
         Among equal deadlines the outermost is the one that counts.
+
+        Args:
+            asked: One above that was asked to stop; only those below it are looked at.
         """
         owner: Operation = self
         first = self._deadline
         for above in self._askers():
+            if above is asked:
+                break
             if above._deadline == math.inf:
                 continue
             when = self._translate(above._deadline, above)
@@ -471,16 +476,14 @@ class Operation(Awaited):
             if self._deadline <= clock():
                 self._record(self._timed_out())
             return
-        for above in self._askers():
-            if above._causes:
-                known = above._causes[0]
-                came = above._when_it_came(known)
-                if came != math.inf and self._was_due_before(self._translate(came, above)):
-                    self._record(self._timed_out())
-                else:
-                    self._record(known.below(above.operation_id))
+        asked = next((above for above in self._askers() if above._causes), None)
+        owner = self._earliest(asked)
+        if asked is not None:
+            known = asked._causes[0]
+            came = asked._when_it_came(known)
+            if came == math.inf or not owner._was_due_before(owner._translate(came, asked)):
+                self._record(known.below(asked.operation_id))
                 return
-        owner = self._earliest()
         clock = owner._clock
         if clock is None or owner._deadline > clock():
             return

@@ -191,7 +191,7 @@ class _Line:
         if not self._dropped:
             self._dropped = True
             logger.warning(
-                "operation %s: a thread reports progress faster than its listeners can be "
+                "operation %r: a thread reports progress faster than its listeners can be "
                 "called, which now miss the oldest of %d reports that wait; read "
                 "`operation.progress()` where reading may be slow",
                 dropped.operation_id,

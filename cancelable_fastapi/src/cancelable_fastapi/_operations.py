@@ -194,7 +194,7 @@ class OperationsRouter(APIRouter):
             except (BusUnavailable, LookupError) as error:
                 # The answer has begun. A client of events asks again when they end, and is then
                 # told by the status.
-                logger.info("events of operation %s end at once: %s", operation_id, error)
+                logger.info("events of operation %r end at once: %s", operation_id, error)
                 return
             async for record in records:
                 yield event(record)

@@ -406,7 +406,7 @@ class Desk:
         elif word == "taken":
             entry.is_refused = True
             logger.warning(
-                "operation %s is not announced: its id is live in another process",
+                "operation %r is not announced: its id is live in another process",
                 entry.operation_id,
             )
             self._settle(entry, DuplicateOperation(entry.operation_id))
