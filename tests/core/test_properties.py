@@ -379,6 +379,11 @@ DEADLINE_BETWEEN_A_SECTION_AND_A_LATER_ONE = [
 ]
 """When node 4 ends, the later deadline is noticed, and node 1 is told of it. Node 2 is listed under
 nobody and has not noticed its own, which came first."""
+DEADLINE_BEFORE_A_REQUEST_THAT_PASSES_BY = Script(
+    [Node(0, None), Node(1, 0, is_listed=False, is_shielded=True, timeout=1)],
+    [("wait", 1), ("ask", [Ask(0, MANUAL, "task")])],
+    looks=False,
+)
 
 
 def play(script: Script, backend: str) -> None:
@@ -402,6 +407,7 @@ def test_each_operation_ends_as_its_first_cause_says(backend: str) -> None:
     @example(EQUAL_DEADLINES)
     @example(EARLIER_DEADLINE_BELOW)
     @example(REQUEST_THAT_IS_NOTICED_LATE)
+    @example(DEADLINE_BEFORE_A_REQUEST_THAT_PASSES_BY)
     @example(DEADLINE_BETWEEN_A_SECTION_AND_A_LATER_ONE[0])
     @example(DEADLINE_BETWEEN_A_SECTION_AND_A_LATER_ONE[1])
     def check(script: Script) -> None:

@@ -52,6 +52,7 @@ class Operation(Awaited):
     __slots__ = (
         "__dict__",
         "__weakref__",
+        "_came",
         "_causes",
         "_clock",
         "_cut",
@@ -92,6 +93,8 @@ class Operation(Awaited):
         self._metadata = metadata
         self._grace = grace
         self._causes: list[Cause] = []
+        # When the first cause came, on the own clock. Until that is written down it came now.
+        self._came = math.inf
         self._timeout: float = math.inf
         self._deadline = math.inf
         self._cut = math.inf
@@ -303,7 +306,8 @@ class Operation(Awaited):
         children[child] = None
         causes = self._causes
         if causes and not child._is_shield:
-            child._record(causes[0].below(self.operation_id))
+            cause = causes[0].below(self.operation_id)
+            child._record(cause, came=child._translate(self._came, self))
 
     def _release(self, child: Operation) -> None:
         self._children.pop(child, None)
@@ -474,24 +478,25 @@ class Operation(Awaited):
             return
         if self._parent is None and self._enclosing is None:
             if self._deadline <= clock():
-                self._record(self._timed_out())
+                self._record(self._timed_out(), came=self._deadline)
             return
         asked = next((above for above in self._askers() if above._causes), None)
         owner = self._earliest(asked)
         if asked is not None:
-            known = asked._causes[0]
-            came = asked._when_it_came(known)
-            if came == math.inf or not owner._was_due_before(owner._translate(came, asked)):
-                self._record(known.below(asked.operation_id))
+            if not owner._was_due_before(owner._translate(asked._came, asked)):
+                self._learn_from(asked)
                 return
         clock = owner._clock
         if clock is None or owner._deadline > clock():
             return
-        cause = owner._timed_out()
+        owner._record(owner._timed_out(), came=owner._deadline)
         if owner is not self:
-            owner._record(cause)
-            cause = owner._causes[0].below(owner.operation_id)
-        self._record(cause)
+            self._learn_from(owner)
+
+    def _learn_from(self, asked: Operation) -> None:
+        """Take over the cause of an operation above."""
+        cause = asked._causes[0].below(asked.operation_id)
+        self._record(cause, came=self._translate(asked._came, asked))
 
     def _timed_out(self) -> Cause:
         allowed = self._timeout if self._timeout != math.inf else None
@@ -596,14 +601,27 @@ class Operation(Awaited):
         self._cut_after(grace, here)
         return CancelOutcome.REQUESTED if is_first else CancelOutcome.ALREADY_REQUESTED
 
-    def _record(self, cause: Cause, here: object = None) -> bool:
-        """Make *cause* the cause unless there is one, and pass it on underneath."""
+    def _record(self, cause: Cause, here: object = None, came: float | None = None) -> bool:
+        """Make *cause* the cause unless there is one, and pass it on underneath.
+
+        Args:
+            cause: The request.
+            here: See ``Listener``.
+            came: When it came, on the own clock; now, unless it is given.
+
+        Returns:
+            Whether it is the cause.
+        """
         causes = self._causes
         if causes:
             return False
         causes.append(cause)
         if causes[0] is not cause:
             return False
+        clock = self._clock
+        if came is None:
+            came = -math.inf if clock is None else clock()
+        self._came = came
         token: OperationToken | None = self.__dict__.get("token")
         if token is not None:
             token.learn(cause, here)
@@ -616,8 +634,7 @@ class Operation(Awaited):
 
         One whose own deadline passed before, unnoticed so far, has that as its cause.
         """
-        came = self._when_it_came(cause)
-        waiting: list[tuple[Operation, Cause, float]] = [(self, cause, came)]
+        waiting: list[tuple[Operation, Cause, float]] = [(self, cause, self._came)]
         while waiting:
             above, known, came = waiting.pop()
             below = known.below(above.operation_id)
@@ -630,25 +647,11 @@ class Operation(Awaited):
                 child._causes.append(first)
                 if child._causes[0] is not first:
                     continue
+                child._came = since
                 token: OperationToken | None = child.__dict__.get("token")
                 if token is not None:
                     token.learn(first, here)
                 waiting.append((child, first, since))
-
-    def _when_it_came(self, cause: Cause) -> float:
-        """Return when the first cause came, on the clock of this operation; infinity for now.
-
-        A cause from above that the operation learns of late came before: at a deadline above,
-        else at a time that nobody has kept.
-        """
-        if cause.reason is CancelationReason.TIMEOUT:
-            return self._deadline
-        if cause.reason is not CancelationReason.PARENT:
-            return math.inf
-        if cause.origin_reason is not CancelationReason.TIMEOUT:
-            return -math.inf
-        passed = (self._translate(above._deadline, above) for above in self._askers())
-        return min(passed, default=-math.inf)
 
     def _was_due_before(self, when: float) -> bool:
         """Return whether the own deadline passed before a time that is now at the latest."""
