@@ -29,6 +29,7 @@ from tests.bus.broker import Broker
 from tests.bus.relay import Relay
 from tests.bus.work import PATIENCE, Work, running, until
 from tests.conftest import BACKENDS
+from tests.fastapi.office import Office
 
 # Real servers are killed and real seconds pass: once for each library of event loops.
 pytestmark = [
@@ -466,6 +467,32 @@ async def test_a_caller_behind_a_dead_wire_is_told_so(fragile: Broker) -> None:
                 assert not work.operation.cancel_requested
                 relay.heal()
                 await until(lambda: there.status.up)
+
+
+async def test_jobs_start_and_end_while_the_broker_is_away(fragile: Broker) -> None:
+    """What another worker cannot say is a 503; what lives here is answered here."""
+    async with two(fragile) as (mine, other):
+        here, there = Office(bus=mine), Office(bus=other)
+        async with anyio.create_task_group() as tasks:
+            fragile.kill()
+            await until(lambda: not mine.status.up and not other.status.up)
+            job = await here.start(tasks)
+            assert (await there.ask("GET", f"/operations/{job}"))[0] == 503
+            assert (await there.ask("GET", "/operations"))[0] == 503
+            assert (await there.ask("POST", "/work", query="operation_id=mine"))[0] == 503
+            assert (await here.ask("GET", f"/operations/{job}"))[1]["state"] == "running"
+
+            fragile.start()
+
+            async def is_found() -> bool:
+                status, _record = await there.ask("GET", f"/operations/{job}")
+                assert status in (200, 503)
+                return status == 200
+
+            await until(is_found)
+            status, answer = await there.ask("DELETE", f"/operations/{job}", query="wait=5")
+            assert (status, answer["state"]) == (200, "cancelled")
+        assert answer["cancel"]["reason"] == "manual"
 
 
 # -- workers ---------------------------------------------------------------------------------

@@ -5,101 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 import pytest
-from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi import Depends, HTTPException
 from fastapi.responses import JSONResponse
 from starlette.background import BackgroundTask
 
-from cancelable import Cancelable, CancelOutcome, OperationRegistry, current_operation
+from cancelable import Cancelable, CancelOutcome, OperationRegistry
 from cancelable.bus import BusUnavailable, CancelResult, InMemoryBus, OperationInfo, OperationState
-from cancelable_fastapi import OperationsRouter, OperationStarter, operations_router
-from cancelable_starlette.testing import ScriptedConnection
-from tests.fastapi.support import LIMIT, Setup, application
+from cancelable_fastapi import OperationStarter, operations_router
+from tests.fastapi.office import Office, owner, signed_in
+from tests.fastapi.support import LIMIT, Setup
 
 UNKNOWN = (404, {"detail": "no such operation"})
-
-
-async def signed_in(user: Annotated[str | None, Header()] = None) -> str:
-    if user is None:
-        raise HTTPException(401, "sign in first")
-    return user
-
-
-async def owner(user: Annotated[str, Depends(signed_in)]) -> dict[str, str]:
-    return {"owner": user}
-
-
-class Office:
-    """An app whose operations belong to their users, and one operation that goes on for ever."""
-
-    def __init__(
-        self,
-        setup: Setup = "alone",
-        bus: InMemoryBus | None = None,
-        router: OperationsRouter | None = None,
-    ) -> None:
-        self.bus = bus or InMemoryBus(OperationRegistry())
-        self.router = router or operations_router(authorize=signed_in, owner=owner, bus=self.bus)
-        self.app: FastAPI = application(setup)
-        self.app.include_router(self.router)
-        self.begun = anyio.Event()
-        self.go_on = anyio.Event()
-        self.ended = anyio.Event()
-
-        async def start(
-            operation_id: str | None = None,
-            start: OperationStarter = Depends(self.router.start),
-        ) -> JSONResponse:
-            return await start(
-                self.work, "x", operation_id=operation_id, name="work", metadata={"room": 7}
-            )
-
-        self.app.post("/work", status_code=202)(start)
-
-    async def work(self, text: str) -> str:
-        operation = current_operation()
-        assert operation is not None
-        try:
-            await operation.report_progress(f"{text} has begun", {"step": 1})
-            self.begun.set()
-            await self.go_on.wait()
-            await operation.report_progress(f"{text} is done", {"step": 2})
-            return text
-        finally:
-            self.ended.set()
-
-    def connection(
-        self, method: str, path: str, user: str | None = "ann", query: str = ""
-    ) -> ScriptedConnection:
-        headers = [] if user is None else [(b"user", user.encode())]
-        return ScriptedConnection(method, path, headers=headers, query=query.encode())
-
-    async def ask(
-        self, method: str, path: str, user: str | None = "ann", query: str = ""
-    ) -> tuple[int | None, Any]:
-        connection = self.connection(method, path, user, query)
-        with anyio.fail_after(LIMIT):
-            await connection.run(self.app)
-        return connection.status, json.loads(connection.body)
-
-    async def start(self, tasks: anyio.abc.TaskGroup, query: str = "") -> str:
-        """Start the work in the name of Ann, and return the id when it has begun."""
-        connection = self.connection("POST", "/work", query=query)
-        tasks.start_soon(connection.run, self.app)
-        with anyio.fail_after(LIMIT):
-            await self.begun.wait()
-        assert connection.status == 202
-        answer = json.loads(connection.body)
-        assert answer["state"] == "pending"
-        assert connection.headers["location"] == f"/operations/{answer['id']}"
-        found: str = answer["id"]
-        return found
-
 
 # --- What they answer ------------------------------------------------------------------------
 
@@ -464,6 +386,9 @@ class OtherProcess(InMemoryBus):
         lost = OperationInfo(id=operation_id, state=OperationState.LOST)
         return CancelResult(self.outcome, lost if self.outcome is CancelOutcome.LOST else None)
 
+    async def announce(self, operation: object) -> bool:
+        return False
+
     async def get(self, *_: Any, **__: Any) -> OperationInfo | None:
         msg = "down"
         raise BusUnavailable(msg)
@@ -501,6 +426,9 @@ async def test_a_bus_that_is_away_is_a_503_everywhere() -> None:
     assert (await office.ask("GET", "/operations/elsewhere"))[0] == 503
     assert (await office.ask("GET", "/operations/elsewhere/events"))[0] == 503
     assert (await office.ask("POST", "/work", query="operation_id=mine"))[0] == 503
+    office.go_on.set()
+    # An id that was made here is nobody else's.
+    assert (await office.ask("POST", "/work"))[0] == 202
 
 
 class Forgetful(InMemoryBus):

@@ -9,16 +9,15 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVarTuple, cast
-from weakref import WeakValueDictionary
 
-import anyio
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from cancelable import Cancelable, OperationStatus
+from cancelable import Cancelable
 from cancelable.bus import (
     BusUnavailable,
     CancelBus,
+    DuplicateOperation,
     InMemoryBus,
     OperationInfo,
     OperationState,
@@ -70,7 +69,6 @@ class OperationsRouter(APIRouter):
         self.bus: CancelBus = bus
         # Of its own, since an app may have a router for its users and one for its operators.
         self.name_of_get: str = f"get_operation{prefix.replace('/', '_')}"
-        self._pending: WeakValueDictionary[str, Cancelable] = WeakValueDictionary()
         self.start: Dependency = self._make_start(authorize, owner)
         self._add_routes(authorize, owner)
 
@@ -151,9 +149,6 @@ class OperationsRouter(APIRouter):
         return JSONResponse({"operations": records, "after": page.after})
 
     async def _get(self, operation_id: str, owner: Owner) -> OperationInfo:
-        pending = self._find_pending(operation_id, owner)
-        if pending is not None:
-            return pending_info(pending)
         try:
             info = await self.bus.get(operation_id, metadata=owner)
         except BusUnavailable:
@@ -165,12 +160,6 @@ class OperationsRouter(APIRouter):
         return info
 
     async def _cancel(self, operation_id: str, owner: Owner, wait: float) -> Response:
-        pending = self._find_pending(operation_id, owner)
-        if pending is not None:
-            outcome = pending.cancel_sync()
-            if wait:
-                await pending.wait_stopped(wait)
-            return answer_for(outcome, await self._get(operation_id, owner))
         try:
             result = await self.bus.cancel(operation_id, metadata=owner)
             info = result.operation
@@ -183,10 +172,6 @@ class OperationsRouter(APIRouter):
         return answer_for(result.outcome, info)
 
     async def _events(self, operation_id: str, owner: Owner) -> AsyncIterator[str]:
-        pending = self._find_pending(operation_id, owner)
-        if pending is not None:
-            yield event(pending_info(pending))
-            await begun(pending)
         async with AsyncExitStack() as stack:
             watch = self.bus.watch(operation_id, metadata=owner)
             try:
@@ -198,37 +183,6 @@ class OperationsRouter(APIRouter):
                 return
             async for record in records:
                 yield event(record)
-
-    # -- what has been accepted and has not begun ------------------------------------------
-
-    def accept(self, job: Cancelable) -> None:
-        """Answer for an operation that no bus knows as yet, until it begins."""
-        self._pending[job.operation_id] = job
-
-    async def knows(self, operation_id: str) -> bool:
-        """Return whether an id is the one of an operation that is live or has been accepted.
-
-        Args:
-            operation_id: The id.
-
-        Raises:
-            HTTPException: If the bus cannot say.
-        """
-        if self._find_pending(operation_id, {}) is not None:
-            return True
-        try:
-            info = await self.bus.get(operation_id)
-        except BusUnavailable:
-            raise unavailable() from None
-        return info is not None and info.state.is_live
-
-    def _find_pending(self, operation_id: str, owner: Owner) -> Cancelable | None:
-        job = self._pending.get(operation_id)
-        if job is None or job.status is not OperationStatus.PENDING:
-            return None
-        facts = job.metadata
-        is_theirs = all(key in facts and facts[key] == value for key, value in owner.items())
-        return job if is_theirs else None
 
 
 class OperationStarter:
@@ -272,13 +226,11 @@ class OperationStarter:
 
         Raises:
             HTTPException: With the status 409, if the id is the one of a live operation; with the
-                status 503, if the bus cannot say.
+                status 503, if you chose the id and the bus cannot say.
             TypeError: If the function cannot be called, or a setting is of the wrong kind.
             ValueError: If a setting is not above zero, or the id is empty or too long.
         """
         router = self._router
-        if operation_id is not None and await router.knows(operation_id):
-            raise HTTPException(HTTPStatus.CONFLICT, "an operation with this id is live")
         with router.bus.registry.as_default():
             task: CancelableBackgroundTask = cancelable_background(
                 func,
@@ -289,7 +241,7 @@ class OperationStarter:
                 metadata={**(metadata or {}), **self._owner},
                 grace=grace,
             )
-        router.accept(task.operation)
+        await self._announce(task.operation, is_chosen=operation_id is not None)
         address = self._request.url_for(router.name_of_get, operation_id=task.operation_id)
         return JSONResponse(
             pending_info(task.operation).to_json(),
@@ -297,6 +249,19 @@ class OperationStarter:
             {"Location": address.path},
             background=task,
         )
+
+    async def _announce(self, operation: Cancelable, *, is_chosen: bool) -> None:
+        """Let the operation be found before its id is handed out.
+
+        An id that was made here is nobody else's: where the bus is away, it is announced later.
+        """
+        try:
+            is_known = await self._router.bus.announce(operation)
+        except DuplicateOperation:
+            detail = "an operation with this id is live"
+            raise HTTPException(HTTPStatus.CONFLICT, detail) from None
+        if is_chosen and not is_known:
+            raise unavailable()
 
 
 def operations_router(
@@ -389,10 +354,3 @@ def event(info: OperationInfo) -> str:
     is_end = info.is_terminal or info.state is OperationState.LOST
     kind = "end" if is_end else "progress"
     return f"event: {kind}\ndata: {json.dumps(info.to_json(), separators=(',', ':'))}\n\n"
-
-
-async def begun(job: Cancelable) -> None:
-    """Wait until an operation has begun."""
-    event = anyio.Event()
-    job.on_start(lambda _context: event.set())
-    await event.wait()

@@ -108,7 +108,7 @@ def unavailable() -> HTTPException:
 
 
 def pending_info(operation: Cancelable) -> OperationInfo:
-    """Return the record of an operation that has not begun, of which no bus knows."""
+    """Return the record of an operation that has not begun."""
     return OperationInfo(
         id=operation.operation_id,
         state=OperationState.PENDING,
