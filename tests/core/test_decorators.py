@@ -601,3 +601,60 @@ async def test_a_registered_generator_ends_as_a_block_would() -> None:
         ("cancelled", "parent"),
     ]
     assert history[1].error == "LookupError: own"
+
+
+async def test_a_section_of_a_step_of_a_generator_is_shielded() -> None:
+    """The operation of a generator has no block of its own; that of the step is meant."""
+    events: list[str] = []
+
+    @cancelable(timeout=5)
+    async def rows(cancelable: Cancelable | None = None) -> AsyncGenerator[int]:
+        assert cancelable is not None
+        yield 1
+        async with cancelable.shield():
+            cancelable.cancel_sync()
+            await anyio.lowlevel.checkpoint()
+            events.append("written")
+        events.append("never")
+        yield 2
+
+    with pytest.raises(ManualCancelation):
+        async for _row in rows():
+            pass
+    assert events == ["written"]
+    whole = Cancelable()
+    with pytest.raises(RuntimeError, match="enter the block first"):
+        async with whole.shield():
+            pass
+
+
+async def test_a_stream_within_a_generator_lasts_for_all_its_steps() -> None:
+    """It is closed with the generator, in the task that iterates over that."""
+    closed: list[str | None] = []
+
+    async def numbers() -> AsyncGenerator[int]:
+        try:
+            for number in range(10):
+                await anyio.lowlevel.checkpoint()
+                yield number
+        finally:
+            await anyio.lowlevel.checkpoint()
+            closed.append(anyio.get_current_task().name)
+
+    @cancelable(timeout=5)
+    async def doubled(last: int, cancelable: Cancelable | None = None) -> AsyncGenerator[int]:
+        assert cancelable is not None
+        async for number in cancelable.stream(numbers()):
+            yield 2 * number
+            if number == last:
+                break
+
+    here = anyio.get_current_task().name
+    assert [number async for number in doubled(3)] == [0, 2, 4, 6]
+    assert closed == [here]
+
+    steps = doubled(20)
+    assert await anext(steps) == 0
+    assert await anext(steps) == 2
+    await steps.aclose()
+    assert closed == [here, here]

@@ -424,3 +424,71 @@ async def test_a_thread_cancels_by_id(registry: OperationRegistry) -> None:
         async with registry.register(Cancelable("mine")):
             in_thread(lambda: registry.cancel_operation_sync("mine"))
             await anyio.sleep_forever()
+
+
+async def test_two_looks_at_an_operation_agree_on_when_it_began() -> None:
+    """Though neither the clock of the machine nor the one that never jumps stood still."""
+    async with Cancelable("mine") as operation:
+        first = operation.context.start_time
+        await anyio.sleep(0.001)
+        assert operation.context.start_time == first
+    assert operation.context.start_time == first
+
+
+# -- watching --------------------------------------------------------------------------------
+
+
+async def test_an_operation_is_watched_to_its_end(registry: OperationRegistry) -> None:
+    """Its status, its progress, the request to stop, and how it ended."""
+    seen: list[tuple[OperationStatus, object]] = []
+    watching = anyio.Event()
+
+    async def watch() -> None:
+        async with registry.watch("mine") as contexts:
+            async for context in contexts:
+                message = None if context.progress is None else context.progress.message
+                seen.append((context.status, message))
+                watching.set()
+
+    async with anyio.create_task_group() as tasks:
+        with pytest.raises(ManualCancelation):
+            async with registry.register(Cancelable("mine", grace=5)) as operation:
+                tasks.start_soon(watch)
+                await watching.wait()
+                await operation.report_progress("half")
+                await anyio.wait_all_tasks_blocked()
+                operation.cancel_sync()
+                await anyio.wait_all_tasks_blocked()
+                operation.cancel_sync(grace=0)
+                await anyio.sleep_forever()
+    assert seen == [
+        (OperationStatus.RUNNING, None),
+        (OperationStatus.RUNNING, "half"),
+        (OperationStatus.CANCELLING, "half"),
+        (OperationStatus.CANCELLED, "half"),
+    ]
+    assert not registry._observers
+
+
+async def test_one_that_has_ended_is_watched_for_one_record(registry: OperationRegistry) -> None:
+    """What is remembered, and no more."""
+    async with registry.register(Cancelable("mine", metadata={"owner": "ann"})):
+        pass
+    async with registry.watch("mine", metadata={"owner": "ann"}) as contexts:
+        assert [context.status async for context in contexts] == [OperationStatus.COMPLETED]
+    for wanted in ({"owner": "bob"}, {"tenant": 1}):
+        with pytest.raises(LookupError, match="'mine'"):
+            async with registry.watch("mine", metadata=wanted):
+                pass
+    with pytest.raises(LookupError, match="'other'"):
+        async with registry.watch("other"):
+            pass
+
+
+async def test_a_watcher_who_leaves_is_forgotten(registry: OperationRegistry) -> None:
+    """The registry tells nobody of anything then."""
+    async with registry.register(Cancelable("mine")):
+        async with registry.watch("mine") as contexts:
+            await anext(contexts)
+            assert registry._observers
+        assert not registry._observers

@@ -643,3 +643,20 @@ async def test_a_second_consumer_at_once_costs_the_first_one_nothing(kind: str) 
                 await anext(items)
             go_on.set()
     assert received == [0, 1, 2]
+
+
+async def test_chunks_that_are_left_early_are_closed_by_their_block() -> None:
+    """`async with` around the chunks closes the source there and then."""
+    closed: list[bool] = []
+
+    async def numbers() -> AsyncGenerator[int]:
+        try:
+            for number in range(100):
+                yield number
+        finally:
+            closed.append(True)
+
+    async with Cancelable() as cancel:
+        async with chunked_cancelable_stream(numbers(), 3, cancel) as chunks:
+            assert await anext(chunks) == [0, 1, 2]
+        assert closed == [True]

@@ -232,3 +232,10 @@ async def test_a_blocked_loop_is_late_and_says_so_truly() -> None:
             await operation.cancel()
             await anyio.sleep(3600)
     assert operation.cancel_reason is CancelationReason.TIMEOUT
+
+
+async def test_an_operation_that_has_ended_has_no_time_left() -> None:
+    """However much of it was left when it ended."""
+    async with Cancelable.with_timeout(60) as operation:
+        assert operation.remaining == 60
+    assert operation.remaining == 0

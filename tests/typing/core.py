@@ -309,3 +309,14 @@ async def tests() -> None:
     assert_type(await token.cancel(), bool)
     assert_type(CancelationToken.any(token, CancelationToken()), CancelationToken)
     token.on_cancel(lambda each: assert_type(each, CancelationToken)).unregister()
+
+
+# -- a block that does not raise -------------------------------------------------------------
+
+
+async def moved_on() -> int:
+    async with Cancelable.with_timeout(1).move_on() as cancel:
+        assert_type(cancel, Cancelable)
+        return 1
+    assert_type(cancel.parent, Cancelable | None)
+    return 2

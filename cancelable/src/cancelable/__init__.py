@@ -33,12 +33,13 @@ from ._decorators import (
 )
 from ._iterator import CancelableAsyncIterator
 from ._outcome import CancelOutcome
-from ._progress import ProgressCallback, ProgressCallbackType, ProgressUpdate
+from ._progress import ProgressCallback, ProgressCallbackType
 from ._reason import CancelationReason
 from ._registry import OperationRegistry, ThreadSafeRegistry
 from ._status import OperationStatus
 from ._streams import cancelable_stream, chunked_cancelable_stream
 from ._token import CancelationToken
+from ._update import ProgressUpdate
 from .exceptions import (
     CancelationError,
     ConditionCancelation,

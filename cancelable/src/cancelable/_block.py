@@ -379,6 +379,18 @@ class Block(Operation):
         """
         if self._loop is None or self._loop.current_task() is not self._task:
             return exc
+        exc = await self.close_iterations(exc)
+        return await self._stop_sources(exc) if self._sources else exc
+
+    async def close_iterations(self, exc: BaseException | None) -> BaseException | None:
+        """Close the iterations that were left in the middle, the last one first.
+
+        Args:
+            exc: What ends the block, or None.
+
+        Returns:
+            The same, or what closing raised where nothing did before.
+        """
         closers: dict[Closer, None] = self.__dict__.pop("closers", {})
         for close in reversed(list(closers)):
             try:
@@ -388,7 +400,7 @@ class Block(Operation):
                     exc = error
                 elif error is not exc and isinstance(error, Exception):
                     logger.exception("a source of items failed to close")
-        return await self._stop_sources(exc) if self._sources else exc
+        return exc
 
     def closes(self, close: Closer) -> Callable[[], object]:
         """Have something closed before the block is left, in the task of the block.

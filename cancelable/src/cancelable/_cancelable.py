@@ -18,10 +18,12 @@ from ._callbacks import checked_callback
 from ._hold import Hold
 from ._iterator import CancelableAsyncIterator
 from ._loop import Loop, current_loop
-from ._progress import Progress, ProgressCallback, ProgressFeed, ProgressUpdate
+from ._move_on import MoveOn
+from ._progress import Progress, ProgressCallback, ProgressFeed
 from ._reason import CancelationReason
 from ._seconds import limit as bound, seconds
 from ._token import CancelationToken, checked_token
+from ._update import ProgressUpdate
 from .exceptions import CancelationError, error_for
 from .sources import Condition, ConditionSource, SignalSource, SupportsWait
 
@@ -98,6 +100,18 @@ class Cancelable(Block):
         )
         if isinstance(parent, Cancelable):
             self._parent = parent
+
+    # -- its place among others ----------------------------------------------------------
+
+    @property
+    def parent(self) -> Cancelable | None:
+        """The operation under which this one is listed; found when the block is entered."""
+        return cast("Cancelable | None", super().parent)
+
+    @property
+    def children(self) -> list[Cancelable]:  # type: ignore[override]
+        """The live operations directly underneath."""
+        return cast("list[Cancelable]", super().children)
 
     # -- constructors --------------------------------------------------------------------
 
@@ -444,6 +458,25 @@ class Cancelable(Block):
         """
         return CancelableAsyncIterator(async_iter, self, report_interval, buffer_partial)
 
+    def move_on(self) -> MoveOn[Self]:
+        """Return the block in a form that does not raise when it is cancelled.
+
+        ::
+
+            async with Cancelable.with_timeout(2).move_on() as cancel:
+                async for hit in cancel.stream(search(query)):
+                    hits.append(hit)
+            if cancel.is_cancelled:
+                print(f"{len(hits)} hits so far: {cancel.cancel_reason}")
+
+        The program goes on behind the block, whatever asked this operation to stop. All else
+        leaves the block as ever: errors, the cancelation of an operation or a scope around it.
+
+        Returns:
+            An async context manager, which gives this operation.
+        """
+        return MoveOn(self)
+
     @asynccontextmanager
     async def shield(
         self,
@@ -477,9 +510,14 @@ class Cancelable(Block):
             RuntimeError: If the block is not running.
             ValueError: If the timeout is not above zero, or there is no such reason.
         """
-        if not self.is_running:
+        block = self._running_block()
+        if block is None:
             msg = "`shield` protects a section of a running block; enter the block first"
             raise RuntimeError(msg)
+        if block is not self:
+            async with block.shield(timeout=timeout, reasons=reasons) as section:
+                yield section
+            return
         name = None if self.name is None else f"{self.name} (shielded)"
         section = Cancelable.with_timeout(bound(timeout, "timeout"), name=name, parent=self)
         around = self._holds_inside()
@@ -507,6 +545,15 @@ class Cancelable(Block):
         await self.check_cancelation()
         if cut is not None:
             raise cut
+
+    def _running_block(self) -> Cancelable | None:
+        """Return this operation if it has a block, else the step of its generator, if in one."""
+        if self._scope is not None and self._ending is None:
+            return self
+        around = current_block()
+        while around is not None and (around._scope is None or around.known_id != self.known_id):
+            around = around._block_around
+        return None if self.known_id is None else cast("Cancelable | None", around)
 
     def _holds_inside(self) -> list[Hold]:
         """Return the holds of the sections between this block and the calling code.

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from ._ids import new_id
 from ._reason import CancelationReason
 from ._status import OperationStatus
+from ._update import ProgressUpdate
 
 
 @dataclass(slots=True)
@@ -37,6 +38,8 @@ class OperationContext:
     error: str | None = None
     """The error that ended a failed operation, as text."""
     partial_result: object = None
+    progress: ProgressUpdate | None = None
+    """The last report of how far it has come."""
     metadata: dict[str, object] = field(default_factory=dict[str, object])
     parent_id: str | None = None
 

@@ -417,9 +417,13 @@ async def _listed_throughout(whole: Cancelable) -> AsyncGenerator[None]:
     try:
         yield
     except BaseException as error:
+        await whole.close_iterations(error)
         whole.end_without_a_block(error)
         raise
-    whole.end_without_a_block(None)
+    failure = await whole.close_iterations(None)
+    whole.end_without_a_block(failure)
+    if failure is not None:
+        raise failure
 
 
 @asynccontextmanager

@@ -53,7 +53,7 @@ class Loop:
 
     def __init__(self, token: EventLoopToken) -> None:
         """Learn the loop that runs in this thread."""
-        self.native_token = token.native_token
+        self.native_token: object = token.native_token
         self.backend: type[AsyncBackend] = token.backend_class
         self.clock: Callable[[], float]
         self.current_task: Callable[[], object]

@@ -26,10 +26,11 @@ from ._hold import Hold
 from ._ids import checked_id, new_id
 from ._loop import Loop, call_soon, current_loop
 from ._outcome import CancelOutcome
-from ._progress import Progress, ProgressUpdate
+from ._progress import Progress
 from ._reason import CancelationReason
 from ._status import OperationStatus
 from ._token import CancelationToken, set_event
+from ._update import ProgressUpdate
 
 _NO_CHILDREN: dict[Operation, None] = {}
 
@@ -174,8 +175,8 @@ class Operation(Awaited):
 
     @property
     def is_running(self) -> bool:
-        """Whether the block has been entered and not been left."""
-        return self._scope is not None and self._ending is None
+        """Whether the operation has begun and not ended."""
+        return bool(self._started_at) and self._ending is None
 
     @property
     def is_cancelling(self) -> bool:
@@ -248,15 +249,14 @@ class Operation(Awaited):
             status=self.status,
             metadata=self.metadata,
             partial_result=self.__dict__.get("partial_result"),
+            progress=self.last_update,
             cancel_requested=bool(self._causes),
             error=self._failure,
         )
         if self._parent is not None:
             context.parent_id = self._parent.operation_id
         if self._started_at:
-            now = datetime.now(UTC)
-            since = time.monotonic() - self._started_at
-            context.start_time = now - timedelta(seconds=since)
+            context.start_time = self._start_time
             if self._ending is not None:
                 took = self._ended_at - self._started_at
                 context.end_time = context.start_time + timedelta(seconds=took)
@@ -267,6 +267,16 @@ class Operation(Awaited):
             context.cancelled_at = cause.cancelled_at
             context.origin_id = cause.origin_id
         return context
+
+    @property
+    def _start_time(self) -> datetime:
+        """When the operation began; worked out once, from the clock that never jumps."""
+        known: datetime | None = self.__dict__.get("start_time")
+        if known is not None:
+            return known
+        since = timedelta(seconds=time.monotonic() - self._started_at)
+        made: datetime = self.__dict__.setdefault("start_time", datetime.now(UTC) - since)
+        return made
 
     # -- the tree ------------------------------------------------------------------------
 
@@ -335,10 +345,10 @@ class Operation(Awaited):
     def remaining(self) -> float:
         """The seconds until the nearest deadline of this operation or one around it.
 
-        Infinity if there is none, zero when it has passed or the operation was asked to stop.
-        Readable in any thread.
+        Infinity if there is none, zero when it has passed or the operation was asked to stop or
+        has ended. Readable in any thread.
         """
-        if self._causes:
+        if self._causes or self._ending is not None:
             return 0.0
         if self._clock is None:
             return max(self._timeout, 0.0)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import inspect
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Self, TypeAlias
 
@@ -19,6 +16,7 @@ from anyio.lowlevel import checkpoint
 from ._answers import awaitable
 from ._log import logger
 from ._loop import Loop, call_soon, current_loop
+from ._update import ProgressUpdate
 
 ProgressCallback: TypeAlias = Callable[[str, object, Mapping[str, object] | None], object]
 """Called with the operation's id, the message and the metadata; plain, or async."""
@@ -31,22 +29,6 @@ LISTENER_LIMIT = 1.0
 
 LINE_LIMIT = 1_000
 """Reports from threads that may wait for the listeners of one operation."""
-
-
-@dataclass(slots=True, frozen=True)
-class ProgressUpdate:
-    """Hold one report of progress."""
-
-    operation_id: str
-    message: object
-    metadata: Mapping[str, object] | None = None
-    at: float = field(default_factory=time.time)
-    """Seconds since the epoch."""
-
-    @property
-    def time(self) -> datetime:
-        """The time of the report, in UTC."""
-        return datetime.fromtimestamp(self.at, UTC)
 
 
 class Progress:

@@ -8,8 +8,8 @@ id that nobody has seen cannot be asked for.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,10 +17,12 @@ from typing import Protocol, TypeVar
 
 from ._answers import AwaitedCount, AwaitedDict, AwaitedList
 from ._context import OperationContext
+from ._doorbell import Doorbell
 from ._operation import Operation
 from ._outcome import CancelOutcome
 from ._reason import CancelationReason
 from ._status import OperationStatus
+from ._watch import Watch, Watchers
 
 OperationT = TypeVar("OperationT", bound=Operation)
 
@@ -74,6 +76,7 @@ class OperationRegistry:
         self._ended: dict[Operation, None] = {}
         self._ended_by_id: dict[str, Operation] = {}
         self._observers: tuple[RegistryObserver, ...] = ()
+        self._watchers = Watchers(self)
         self._totals = {status: 0 for status in OperationStatus if status.is_terminal}
         # Guards the history and the totals, which change only where an operation ends: never
         # on the path of a cancel, which a signal handler may take in the middle of it. A handler
@@ -423,9 +426,44 @@ class OperationRegistry:
             return await operation.wait_stopped(timeout)
         context = self.get(operation_id)
         if context is None:
-            msg = f"no operation with the id {operation_id!r} is known to this registry"
-            raise LookupError(msg)
+            raise _unknown(operation_id)
         return context
+
+    @asynccontextmanager
+    async def watch(
+        self, operation_id: str, *, metadata: Mapping[str, object] | None = None
+    ) -> AsyncGenerator[AsyncIterator[OperationContext]]:
+        """Follow an operation: how it stands, each change of status or progress, its end.
+
+        ::
+
+            async with registry.watch(job_id) as contexts:
+                async for context in contexts:
+                    print(context.status, context.progress)
+
+        Whoever is slower than the changes misses some in the middle and always gets the last,
+        after which the iteration ends. The watcher may run in another loop than the operation.
+
+        Args:
+            operation_id: The id of an operation that is live or remembered.
+            metadata: What the operation's metadata must contain (its owner, its tenant); an
+                operation that differs looks unknown.
+
+        Raises:
+            LookupError: If no such operation is known here.
+        """
+        operation = self._by_id.get(operation_id)
+        operation = operation or self._ended_by_id.get(operation_id)
+        if operation is None or not _has(operation.metadata, metadata):
+            raise _unknown(operation_id)
+        watched = operation
+
+        async def look() -> OperationContext:
+            return watched.context
+
+        ended = nullcontext(Doorbell()) if watched.status.is_terminal else None
+        with ended or self._watchers.follow(watched) as bell:
+            yield Watch(watched.context, bell, look, _marks, _is_last)
 
     # -- keeping house -------------------------------------------------------------------
 
@@ -502,6 +540,18 @@ class OperationRegistry:
     get_statistics_sync = get_statistics
     cancel_operation_sync = cancel_operation
     cancel_all_sync = cancel_all
+
+
+def _unknown(operation_id: str) -> LookupError:
+    return LookupError(f"no operation with the id {operation_id!r} is known to this registry")
+
+
+def _marks(context: OperationContext) -> object:
+    return context.status, context.progress, context.cancel_reason
+
+
+def _is_last(context: OperationContext) -> bool:
+    return context.is_terminal
 
 
 def _is_under(operation: Operation, parent_id: str) -> bool:

@@ -290,6 +290,17 @@ class ChunkedStream(AsyncIterator[list[T]], Generic[T]):
         """Close the source, in the calling task."""
         await self._items.aclose()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
 
 def chunked_cancelable_stream(
     stream: AsyncIterable[T], chunk_size: int, cancelable: Cancelable

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import partial
 from weakref import WeakValueDictionary
 
-from .._cause import Cause
 from .._context import OperationContext
 from .._loop import current_loop
 from .._operation import Operation
 from .._registry import OperationRegistry
 from .._status import OperationStatus
+from .._watch import Watch, Watchers
 from ._errors import DuplicateOperation
-from ._feed import Doorbell, Watch
+from ._feed import watching
 from ._info import CancelInfo, OperationInfo, ProgressInfo, Worker
 from ._labels import Labels, labels, matches, values
 from ._payload import cut, plain, plain_mapping
@@ -39,13 +37,10 @@ class Here:
         """
         self.registry = registry
         self.worker = worker
-        self._bells: dict[Operation, dict[Doorbell, None]] = {}
+        self._watchers = Watchers(registry)
         # Operations that are to be known before they begin. One that never does goes away by
         # itself, with whoever was to begin it.
         self._accepted: WeakValueDictionary[str, Operation] = WeakValueDictionary()
-        # Guards the table of watchers where one comes or goes, never where an operation is
-        # cancelled, reports or ends: those only read it.
-        self._lock = threading.Lock()
 
     def find(self, operation_id: str, wanted: Labels) -> tuple[Operation | None, bool]:
         """Look for a live operation.
@@ -116,48 +111,14 @@ class Here:
         return CancelResult(outcome, self.info(operation), delivered=True)
 
     @contextmanager
-    def watch(self, operation: Operation) -> Generator[Watch]:
+    def watch(self, operation: Operation) -> Generator[Watch[OperationInfo]]:
         """Give the watcher of an operation of this process."""
-        bell = Doorbell()
-        self._follow(operation, bell)
-        try:
 
-            async def look() -> OperationInfo:
-                return self.info(operation)
+        async def look() -> OperationInfo:
+            return self.info(operation)
 
-            yield Watch(self.info(operation), bell, look)
-        finally:
-            self._unfollow(operation, bell)
-
-    def reported(self, operation: Operation) -> None:
-        """Ring for those who watch an operation; safe from any thread."""
-        bells = self._bells.get(operation)
-        if bells:
-            for bell in list(bells):
-                bell.ring()
-
-    entered = left = reported
-
-    def _follow(self, operation: Operation, bell: Doorbell) -> None:
-        with self._lock:
-            if not self._bells:
-                self.registry.add_observer(self)
-            self._bells.setdefault(operation, {})[bell] = None
-        operation.token._listen(bell, partial(_ring, bell))
-        # The operation may have ended between the look that found it and the line above that
-        # follows it; then nobody else would ring.
-        if operation.status.is_terminal:
-            bell.ring()
-
-    def _unfollow(self, operation: Operation, bell: Doorbell) -> None:
-        operation.token._unlisten(bell)
-        with self._lock:
-            bells = self._bells[operation]
-            del bells[bell]
-            if not bells:
-                del self._bells[operation]
-            if not self._bells:
-                self.registry.remove_observer(self)
+        with self._watchers.follow(operation) as bell:
+            yield watching(self.info(operation), bell, look)
 
     def _describe(self, context: OperationContext, progress: ProgressInfo | None) -> OperationInfo:
         cancel = None
@@ -183,7 +144,3 @@ class Here:
             cancel=cancel,
             error=None if context.error is None else cut(context.error),
         )
-
-
-def _ring(bell: Doorbell, _cause: Cause, _here: object) -> None:
-    bell.ring()

@@ -11,6 +11,7 @@ from typing import Self
 
 import anyio
 
+from ..._doorbell import Doorbell
 from ..._ids import checked_id
 from ..._operation import Operation
 from ..._outcome import CancelOutcome
@@ -21,7 +22,7 @@ from ..._status import OperationStatus
 from .._bus import CancelBus, checked_limit, checked_listed, selected, unknown
 from .._cursor import Cursor
 from .._errors import BusUnavailable, DuplicateOperation
-from .._feed import Doorbell, Watch
+from .._feed import watching
 from .._health import BusStatus
 from .._here import Here
 from .._info import OperationInfo, Page
@@ -333,7 +334,7 @@ class RedisBus(CancelBus):
         look = Look(self, member, operation_id, wanted, first)
         member.follow(operation_id, bell)
         try:
-            yield Watch(first, bell, look)
+            yield watching(first, bell, look)
         finally:
             member.unfollow(operation_id, bell)
 

@@ -18,8 +18,8 @@ from ..._cause import Cause
 from ..._log import logger
 from ..._loop import current_loop
 from ..._operation import Operation
-from ..._progress import ProgressUpdate
 from ..._status import OperationStatus
+from ..._update import ProgressUpdate
 from .._errors import DuplicateOperation
 from .._here import Here
 from .._info import OperationInfo

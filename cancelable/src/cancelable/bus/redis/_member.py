@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ..._doorbell import Doorbell
 from ..._ids import new_id
 from ..._log import logger
 from ..._loop import call_soon, current_loop
 from ..._operation import Operation
 from ..._registry import OperationRegistry
 from .._errors import BusUnavailable
-from .._feed import Doorbell
 from .._health import BusStatus
 from .._here import Here
 from .._info import Worker
