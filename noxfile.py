@@ -6,7 +6,9 @@ package index is needed: interpreters are used where they are found and never do
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +28,19 @@ GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 PROJECTS = ["cancelable", "cancelable_starlette", "cancelable_fastapi"]
 SOURCES = [f"{project}/src" for project in PROJECTS]
 EDITABLE = [argument for project in PROJECTS for argument in ("-e", f"./{project}")]
+
+# What a package is called as a file, what is its own among the tests, and what those need.
+WHEELS = {
+    "cancelable": "cancelable_core",
+    "cancelable_starlette": "cancelable_starlette",
+    "cancelable_fastapi": "cancelable_fastapi",
+}
+TESTS_OF = {
+    "cancelable": ["tests/core"],
+    "cancelable_starlette": ["tests/starlette"],
+    "cancelable_fastapi": ["tests/fastapi", "tests/docs"],
+}
+TESTED_WITH = {"cancelable": "core", "cancelable_starlette": "tests", "cancelable_fastapi": "tests"}
 
 # The Pythons that are promised, and the one that runs nox, so that a machine which has only a
 # newer one still tests something.
@@ -90,16 +105,30 @@ def core_alone(session: nox.Session) -> None:
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the three source distributions, and from these the three wheels, into dist/."""
-    shutil.rmtree(DIST, ignore_errors=True)
     session.install(*group("build"))
-    for project in PROJECTS:
-        session.run(
-            "python", "-m", "build", "--no-isolation", "--outdir", str(DIST), project, silent=True
-        )
-    built = sorted(path.name for path in DIST.iterdir())
-    session.log("built %s", ", ".join(built))
-    if len(built) != 2 * len(PROJECTS):
+    digests = build_all(session, ROOT, DIST)
+    session.log("built %s", ", ".join(sorted(digests)))
+    if len(digests) != 2 * len(PROJECTS):
         session.error("expected one sdist and one wheel of each project")
+
+
+def build_all(session: nox.Session, root: Path, into: Path) -> dict[str, str]:
+    """Build the projects below a folder; return what was built, with its digests."""
+    shutil.rmtree(into, ignore_errors=True)
+    environment = {"SOURCE_DATE_EPOCH": time_of_last_change()}
+    for project in PROJECTS:
+        command = ["python", "-m", "build", "--no-isolation", "--outdir", str(into)]
+        session.run(*command, str(root / project), env=environment, silent=True)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in into.iterdir()}
+
+
+def time_of_last_change() -> str:
+    """Return when the last commit was made, in seconds since the epoch, for all files built."""
+    try:
+        command = ["git", "log", "-1", "--format=%ct"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "1600000000"  # not a clone
 
 
 @nox.session(requires=["build"], tags=["test"])
@@ -117,6 +146,65 @@ def wheels(session: nox.Session) -> None:
             "sys.exit(0 if wanted in installed.parents else f'not the wheel: {installed}')",
         )
     session.run("pytest", *chosen(session, *ONE_ROUND))
+
+
+@nox.session(name="release-check", requires=["build"])
+def release_check(session: nox.Session) -> None:
+    """Look whether what is in dist/ may be released; ``-- v0.1.0`` compares it with a tag.
+
+    Each package is then installed alone on each Python, by the sessions ``alone``.
+    """
+    session.install(*group("release"))
+    # Elsewhere, and with other times of files: nothing of this machine may get into the archives.
+    copy = Path(session.create_tmp()) / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    for project in PROJECTS:
+        shutil.copytree(ROOT / project, copy / project, copy_function=shutil.copyfile)
+    shutil.copyfile(ROOT / ".gitignore", copy / ".gitignore")
+    first = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in DIST.iterdir()}
+    again = build_all(session, copy, copy / "dist")
+    if first != again:
+        differing = sorted(dict(first.items() ^ again.items()))
+        session.error(f"a second build gave something else: {', '.join(differing)}")
+    session.log("a second build gave the same %d archives", len(again))
+
+    archives = [str(path) for path in sorted(DIST.iterdir())]
+    session.run("python", "-m", "tests.packaging.built", str(DIST), *session.posargs)
+    session.run("twine", "check", "--strict", *archives)
+
+    session.install(*(archive for archive in archives if archive.endswith(".whl")))
+    session.run("pytest", "tests/packaging", "-q")
+    for package in PROJECTS:
+        session.run("pyright", "--ignoreexternal", "--verifytypes", package)
+    for python in PYTHONS:
+        for project in PROJECTS:
+            session.notify(f"alone-{python}(project='{project}')", ())
+
+
+@nox.session(python=PYTHONS, requires=["build"])
+@nox.parametrize("project", PROJECTS)
+def alone(session: nox.Session, project: str) -> None:
+    """Run the part of the tests that is a package's, where it is installed as a user has it."""
+    (wheel,) = DIST.glob(f"{WHEELS[project]}-*.whl")
+    session.install("--find-links", str(DIST), str(wheel), *group(TESTED_WITH[project]))
+    above = PROJECTS[PROJECTS.index(project) + 1 :]
+    session.run(
+        "python",
+        "-c",
+        "import importlib.util, pathlib, sys, sysconfig\n"
+        f"import {project} as package\n"
+        "home = pathlib.Path(sysconfig.get_path('purelib')).resolve()\n"
+        "specs = map(importlib.util.find_spec, sys.argv[1:])\n"
+        "found = [spec.name for spec in specs if spec and spec.origin]\n"
+        "stray = home not in pathlib.Path(package.__file__).resolve().parents\n"
+        "sys.exit(f'not alone, or not the wheel: {found} {package}' if found or stray else 0)",
+        *above,
+        *(["starlette", "pydantic"] if project == "cancelable" else []),
+        *(["fastapi"] if project != "cancelable_fastapi" else []),
+    )
+    if project == "cancelable":
+        session.install(f"{wheel}[resources]")
+    session.run("pytest", *chosen(session, *TESTS_OF[project], *TWO_BACKENDS))
 
 
 @nox.session(python=PYTHONS[0], tags=["test"])
@@ -165,6 +253,15 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
     session.run("codespell")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site of the documentation into site/."""
+    session.install(*EDITABLE, *group("docs"))
+    # Its makers have another tool by now, and say so at each run.
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}
+    session.run("mkdocs", "build", "--strict", "--clean", *session.posargs, env=quiet)
 
 
 @nox.session

@@ -52,7 +52,7 @@ collect_ignore = ["typing"]  # for the type checkers, never run
 if not installed("cancelable_starlette"):
     collect_ignore += ["starlette", "servers"]
 if not installed("cancelable_fastapi"):
-    collect_ignore += ["fastapi", "servers", "examples"]
+    collect_ignore += ["docs", "fastapi", "servers", "examples"]
 
 # --- The event loops -------------------------------------------------------------------------
 

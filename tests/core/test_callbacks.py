@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from contextlib import suppress
+
 import anyio
 import anyio.lowlevel
 import pytest
 
-from cancelable import Cancelable, ManualCancelation, OperationContext, current_operation
+from cancelable import (
+    Cancelable,
+    CancelationError,
+    CancelationReason,
+    CancelationSource,
+    ManualCancelation,
+    OperationContext,
+    OperationStatus,
+    current_operation,
+)
 from tests.support.clock import in_virtual_time
 from tests.support.native import on_asyncio
 
@@ -211,40 +224,89 @@ async def test_a_task_cancelled_in_a_start_callback_leaves_the_block() -> None:
     assert current_operation() is None
 
 
-async def test_a_counter_of_running_operations_ends_at_zero() -> None:
-    """One up at the start and one down at the end, whatever the ending, also while waiting."""
+class SlowToStart(CancelationSource):
+    """A source whose start takes a moment, in which a cancelation may come."""
+
+    def __init__(self) -> None:
+        super().__init__(CancelationReason.CONDITION, "slow")
+
+    async def start_monitoring(self, scope: anyio.CancelScope) -> None:
+        await anyio.sleep(1)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_counter_of_running_operations_ends_at_zero(seed: int) -> None:
+    """One up at the start and one down at the end, of thousands that end at random moments.
+
+    Also while they wait for their turn, and while their sources start.
+    """
     running, lowest = 0, 0
+    chance = random.Random(seed)
+    live: dict[Cancelable, None] = {}
+    endings = Counter[OperationStatus]()
+    slots = anyio.Semaphore(20)
 
     def up(_context: OperationContext) -> None:
         nonlocal running
         running += 1
 
-    def down(*_: object) -> None:
+    def down(context: OperationContext, *_: object) -> None:
         nonlocal running, lowest
         running -= 1
         lowest = min(lowest, running)
+        endings[context.status] += 1
 
-    slots = anyio.Semaphore(3)
-
-    async def work(number: int) -> None:
-        operation = Cancelable.with_timeout(0.5 + number % 7)
+    async def work() -> None:
+        await anyio.sleep(chance.uniform(0, 100))
+        operation = Cancelable.with_timeout(chance.uniform(0, 20))
         operation.on_start(up).on_complete(down).on_cancel(down).on_error(down)
-        try:
+        if chance.random() < 0.2:
+            operation.add_source(SlowToStart())
+        live[operation] = None
+        with anyio.move_on_after(chance.uniform(0, 20)), suppress(CancelationError, LookupError):
             async with operation, slots:
-                if number % 11 == 0:
-                    raise ValueError("oops")
-                if number % 5 == 0:
-                    await operation.cancel()
-                await anyio.sleep(number % 3)
-        except Exception:  # what is no native cancelation
-            return
+                await anyio.sleep(chance.uniform(0, 3))
+                if chance.random() < 0.2:
+                    raise LookupError
+        del live[operation]
+
+    async def cancel_somebody() -> None:
+        for _ in range(1000):
+            await anyio.sleep(0.1)
+            if live:
+                chance.choice(list(live)).cancel_sync()
 
     async with anyio.create_task_group() as tasks:
-        for number in range(300):
-            tasks.start_soon(work, number)
+        tasks.start_soon(cancel_somebody)
+        for _ in range(2000):
+            tasks.start_soon(work)
     assert running == 0
     assert lowest == 0
-    assert slots.value == 3
+    assert sum(endings.values()) == 2000
+    assert min(endings[status] for status in OperationStatus if status.is_terminal) > 50
+    assert slots.value == 20
+    assert slots.statistics().tasks_waiting == 0
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "failed"])
+async def test_a_block_that_ends_while_its_sources_start_has_started(ending: str) -> None:
+    """Who counts what runs is told of both, in this order."""
+
+    class Broken(SlowToStart):
+        async def start_monitoring(self, scope: anyio.CancelScope) -> None:
+            raise LookupError("no such gauge")
+
+    calls: list[str] = []
+    operation = listened(Cancelable.with_timeout(0.5), calls)
+    operation.add_source(SlowToStart() if ending == "cancelled" else Broken())
+    with pytest.raises((TimeoutError, LookupError)):
+        async with operation:
+            pytest.fail("the body ran")
+    assert [call.split()[:2] for call in calls] == (
+        [["start", "cancelling"]] + [[each, "cancelled"] for each in ("first", "async", "last")]
+        if ending == "cancelled"
+        else [["start", "running"], ["error", "failed"]]
+    )
 
 
 def test_what_is_no_function_is_refused() -> None:

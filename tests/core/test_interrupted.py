@@ -17,9 +17,12 @@ import anyio.lowlevel
 import pytest
 
 from cancelable import (
+    AllOfSource,
+    AnyOfSource,
     Cancelable,
     CancelationError,
     CancelationReason,
+    CancelationSource,
     CancelationToken,
     OperationRegistry,
 )
@@ -111,6 +114,29 @@ async def test_the_token_of_an_operation_made_while_a_cancel_comes_has_it() -> N
         calls: list[CancelationToken] = []
         token.on_cancel(calls.append)
         assert calls == [token] * came
+
+
+@pytest.mark.parametrize("kind", [AnyOfSource, AllOfSource])
+def test_a_source_that_fires_while_another_one_does_is_neither_lost_nor_told_twice(
+    kind: type[AnyOfSource | AllOfSource],
+) -> None:
+    """At whatever line of a part of a composition: one cause, and the part that it came from."""
+    line, came = 0, True
+    while came:
+        line += 1
+        first, second = CancelationSource("signal", "first"), CancelationSource("signal", "second")
+        whole = kind([first, second])
+        told: list[str | None] = []
+        whole.set_cancel_callback(lambda cause, told=told: told.append(cause.source))  # type: ignore[misc]
+        at_line = AtLine(line, second.trigger)
+        with at_line:
+            first.trigger()
+        came = at_line.came
+        assert len(told) == (1 if came or kind is AnyOfSource else 0)
+        if isinstance(whole, AnyOfSource):
+            assert whole.triggered_source is not None
+            assert [whole.triggered_source.name] == told
+    assert line > 10
 
 
 By = Callable[[CancelationToken, Cancelable, Cancelable], object]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import threading
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from cancelable import (
@@ -18,6 +20,7 @@ from cancelable import (
     CancelationReason,
     CancelationSource,
     CancelationToken,
+    CancelOutcome,
     ConditionCancelation,
     ConditionSource,
     DisconnectCancelation,
@@ -335,6 +338,86 @@ async def test_a_source_that_fails_to_start_leaves_nothing() -> None:
             pass
     assert good.listening == ["start", "stop"]
     assert operation.status is OperationStatus.FAILED
+
+
+@pytest.mark.parametrize("by", [0, 1, 2])
+async def test_operations_that_are_combined_in_a_ring_stop_together(by: int) -> None:
+    """Whichever is asked, once; nobody goes round and round."""
+    ring = [Cancelable(name=str(number)) for number in range(3)]
+    for number in range(3):
+        ring[number].combine(ring[number - 1])
+    ended: list[int] = []
+
+    async def work(number: int) -> None:
+        ring[number].on_cancel(lambda _context: ended.append(number))
+        async with ring[number].move_on():
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(work, number)
+            await anyio.wait_all_tasks_blocked()
+            assert await ring[by].cancel("signal", "stop") is CancelOutcome.REQUESTED
+    assert sorted(ended) == [0, 1, 2]
+    assert {(each.cancel_reason, each.cancel_message) for each in ring} == {
+        (CancelationReason.SIGNAL, "stop")
+    }
+
+
+def cancel_in_threads(tokens: list[CancelationToken]) -> list[threading.Thread]:
+    """Start threads that cancel the tokens, some at once with the others."""
+    together = threading.Barrier(min(4, len(tokens)))
+
+    def cancel(some: list[CancelationToken]) -> None:
+        together.wait(5)
+        for token in some:
+            token.cancel_sync()
+
+    parts = [tokens[start :: together.parties] for start in range(together.parties)]
+    threads = [threading.Thread(target=cancel, args=(part,)) for part in parts]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 50])
+@pytest.mark.parametrize("kind", [AnyOfSource, AllOfSource])
+async def test_tokens_that_threads_cancel_during_the_entry_are_neither_lost_nor_told_twice(
+    kind: type[AnyOfSource | AllOfSource], count: int
+) -> None:
+    """Any of up to fifty stops the block, and all of them do, whenever each of them comes."""
+    chance = random.Random(count)
+    for _ in range(5):
+        tokens = [CancelationToken() for _ in range(count)]
+        *early, last = chance.sample(tokens, count)
+        if kind is AnyOfSource:
+            early = early[: chance.randint(1, len(early))]
+        sources = [ConditionSource(token, name=token.id) for token in tokens]
+        whole = kind(sources)
+        told: list[str | None] = []
+        operation = Cancelable().add_source(whole)
+        operation.on_cancel(lambda context, told=told: told.append(context.cancel_source))  # type: ignore[misc]
+        threads = cancel_in_threads(early)
+        with anyio.fail_after(10), pytest.raises(ConditionCancelation):
+            async with operation:
+                if kind is AllOfSource:
+                    for thread in threads:
+                        await anyio.to_thread.run_sync(thread.join)
+                    await anyio.wait_all_tasks_blocked()
+                    assert not operation.cancel_requested
+                    last.cancel_sync()
+                await anyio.sleep_forever()
+        for thread in threads:
+            thread.join(5)
+        if isinstance(whole, AllOfSource):
+            assert told == [last.id]
+            assert whole.triggered_sources == set(sources)
+        else:
+            assert whole.triggered_source is not None
+            assert told == [whole.triggered_source.name]
+            assert told[0] in {token.id for token in early}
+        assert not any(token._listeners for token in tokens)
 
 
 # -- sources that are hard to start, to stop, or to please -----------------------------------

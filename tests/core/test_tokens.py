@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import random
 import signal
 import sys
 import threading
@@ -256,22 +257,31 @@ def test_linked_tokens_leave_nothing_on_a_long_lived_one() -> None:
     assert not token._listeners
 
 
-def test_a_token_cancelled_while_it_is_linked_is_never_lost() -> None:
-    """Threads cancel at random moments of the linking; the linked token always hears of it."""
-    for _ in range(200):
-        tokens = [CancelationToken() for _ in range(10)]
-        ready = threading.Barrier(2)
+@pytest.mark.parametrize("count", [2, 3, 10, 50])
+def test_a_token_cancelled_while_it_is_linked_is_never_lost(count: int) -> None:
+    """Threads cancel at random moments of the linking; the linked token hears of it, once."""
+    chance = random.Random(count)
+    for _ in range(60):
+        tokens = [CancelationToken() for _ in range(count)]
+        ready = threading.Barrier(3)
 
-        def cancel(token: CancelationToken = tokens[5], ready: threading.Barrier = ready) -> None:
+        def cancel(token: CancelationToken, ready: threading.Barrier = ready) -> None:
             ready.wait(5)
-            token.cancel_sync("signal")
+            token.cancel_sync("signal", token.id)
 
-        thread = threading.Thread(target=cancel)
-        thread.start()
+        chosen = chance.sample(tokens, 2)
+        threads = [threading.Thread(target=cancel, args=(token,)) for token in chosen]
+        for thread in threads:
+            thread.start()
         ready.wait(5)
         linked = CancelationToken.any(*tokens)
-        thread.join(5)
+        calls: list[CancelationToken] = []
+        linked.on_cancel(calls.append)
+        for thread in threads:
+            thread.join(5)
         assert linked.reason is CancelationReason.SIGNAL
+        assert linked.message in {token.id for token in chosen}
+        assert calls == [linked]
 
 
 # -- threads and loops -----------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -92,7 +92,7 @@ def test_generator_endpoints_stay_what_they_are(decorator: Decorator, backend: s
     """F2: FastAPI streams them as JSON lines, or as events."""
     from fastapi.sse import EventSourceResponse
 
-    app = FastAPI()
+    app = application("middleware")
     for path, endpoint in (("/async", plain.stream), ("/plain", plain.plain_stream)):
         app.get(f"{path}/lines")(decorator(endpoint))
         app.get(f"{path}/events", response_class=EventSourceResponse)(decorator(endpoint))
@@ -338,6 +338,24 @@ async def test_a_timeout_of_a_generator_endpoint_ends_its_stream(watched_by: str
     assert connection.body == b"first"
     assert not connection.complete
     assert stopped == [True]
+
+
+@GENERATORS
+@pytest.mark.parametrize("settings", [{"timeout": 1}, {"on_disconnect": "continue"}], ids=str)
+async def test_settings_of_a_generator_that_nothing_watches_are_refused(
+    settings: dict[str, Any],
+) -> None:
+    """F2: they would do nothing; the error says what is missing. Without settings it streams."""
+    app = application("alone")
+
+    async def endpoint() -> AsyncIterator[str]:
+        yield "first"
+
+    app.get("/set", response_class=StreamingResponse)(with_cancelation(**settings)(endpoint))
+    app.get("/bare", response_class=StreamingResponse)(with_cancelation(endpoint))
+    with pytest.raises(RuntimeError, match="'endpoint' have no effect.*RequestCancelationMiddle"):
+        await run(app, ScriptedConnection(path="/set"))
+    assert (await run(app, ScriptedConnection(path="/bare"))).body == b"first"
 
 
 # -- misuse -----------------------------------------------------------------------------------

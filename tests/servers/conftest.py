@@ -10,9 +10,16 @@ import pytest
 
 from tests.servers.support import RunningServer, assert_quiet
 
-KINDS = ["uvicorn-h11", "uvicorn-httptools", "hypercorn-asyncio", "hypercorn-trio"]
+KINDS = [
+    "uvicorn-h11",
+    "uvicorn-httptools",
+    "hypercorn-asyncio",
+    "hypercorn-trio",
+    "granian",
+    "daphne",
+]
 if importlib.util.find_spec("uvloop") is not None:
-    KINDS.append("uvicorn-httptools-uvloop")
+    KINDS += ["uvicorn-httptools-uvloop", "hypercorn-uvloop"]
 
 _numbers = itertools.count(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -33,7 +34,12 @@ def run_hypercorn(listener: socket.socket, backend: str) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         await serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
 
-    asyncio.run(main())
+    if backend == "uvloop":
+        import uvloop
+
+        uvloop.run(main())
+    else:
+        asyncio.run(main())
 
 
 def run_hypercorn_on_trio(config: object) -> None:
@@ -65,12 +71,35 @@ def run_hypercorn_as_its_command_does(listener: socket.socket, backend: str) -> 
     run(config)
 
 
+def run_granian(listener: socket.socket) -> None:
+    """Run it in a worker process, as it always does, on whatever loop it prefers.
+
+    It takes no open socket. Ours keeps the port for it, and does not listen.
+    """
+    from granian.constants import Interfaces
+    from granian.server import Server
+
+    host, port = listener.getsockname()
+    Server("tests.servers.app:app", host, port, interface=Interfaces.ASGI).serve()
+
+
+def run_daphne(listener: socket.socket) -> None:
+    from daphne.server import Server
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    Server(app, endpoints=[f"fd:fileno={listener.fileno()}"]).run()
+
+
 if __name__ == "__main__":
     kind, _, rest = sys.argv[1].partition("-")
     listener = socket.socket(fileno=int(sys.argv[2]))
     if kind == "uvicorn":
         http, _, loop = rest.partition("-")
         run_uvicorn(listener, http, loop or "asyncio")
+    elif kind == "granian":
+        run_granian(listener)
+    elif kind == "daphne":
+        run_daphne(listener)
     elif rest.startswith("worker-"):
         run_hypercorn_as_its_command_does(listener, rest.removeprefix("worker-"))
     else:

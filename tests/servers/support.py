@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 
-LIMIT = 20.0
+LIMIT = 3.0
 """Seconds after which a test that waits for a server fails: a safety net, never a measurement."""
 
 
@@ -35,6 +35,21 @@ def assert_quiet(log: str, *expected: str) -> None:
         assert word not in log, log
 
 
+def open_port(*, listening: bool) -> socket.socket:
+    """Return a socket with a free port of this machine.
+
+    Args:
+        listening: Whether connections queue up there at once, or somebody else is to listen.
+    """
+    opened = socket.socket()
+    # Reuse of the port lets a server bind it too that takes no open socket.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    opened.bind(("127.0.0.1", 0))
+    if listening:
+        opened.listen(128)
+    return opened
+
+
 class RunningServer:
     """A server in a process of its own, and what its handlers tell."""
 
@@ -49,7 +64,8 @@ class RunningServer:
         self._log = tempfile.TemporaryFile("w+")
         self._events: queue.SimpleQueue[tuple[str, str, object]] = queue.SimpleQueue()
         self._seen: list[tuple[str, str, object]] = []
-        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        self._printed: list[str] = []
+        with open_port(listening=kind != "granian") as listener:
             self.port: int = listener.getsockname()[1]
             listener.set_inheritable(True)
             self._process = subprocess.Popen(
@@ -63,13 +79,28 @@ class RunningServer:
             )
         self._reader = threading.Thread(target=self._read_events)
         self._reader.start()
+        self._wait_until_it_listens()
+
+    def _wait_until_it_listens(self) -> None:
+        """Connect until somebody answers; where the test itself has begun to listen, that is now."""
+        give_up = time.monotonic() + LIMIT
+        while True:
+            try:
+                self.connect().socket.close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < give_up, self.log()
+                time.sleep(0.01)
+            else:
+                return
 
     def _read_events(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.startswith("["):
+            if line.startswith('["/'):
                 path, event, detail = json.loads(line)
                 self._events.put((path, event, detail))
+            else:
+                self._printed.append(line)
 
     def wait_for(self, path: str, event: str) -> object:
         """Wait until a handler has told of *event*, and return its detail."""
@@ -95,7 +126,7 @@ class RunningServer:
     def log(self) -> str:
         """Return what the server has logged."""
         self._log.seek(0)
-        return self._log.read()
+        return self._log.read() + "".join(self._printed)
 
     def terminate(self) -> None:
         """Tell the server to stop."""

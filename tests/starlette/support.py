@@ -35,9 +35,11 @@ def application(handler: Handler) -> ASGIApp:
     return app
 
 
-async def run(app: ASGIApp, connection: ScriptedConnection, watch: Watch = "service") -> None:
+async def run(
+    app: ASGIApp, connection: ScriptedConnection, watch: Watch = "service", limit: float = LIMIT
+) -> None:
     """Send one request, and fail if it hangs."""
-    with anyio.fail_after(LIMIT):
+    with anyio.fail_after(limit):
         async with lifespan(app) if watch == "service" else contextlib.nullcontext():
             await connection.run(app)
 

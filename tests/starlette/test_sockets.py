@@ -74,7 +74,14 @@ def wrap(request: pytest.FixtureRequest) -> Wrap:
     return made
 
 
-async def play(app: ASGIApp, socket: ScriptedSocket, client: Play, *, alone: bool = False) -> None:
+async def play(
+    app: ASGIApp,
+    socket: ScriptedSocket,
+    client: Play,
+    *,
+    alone: bool = False,
+    limit: float = LIMIT * 3,
+) -> None:
     """Run an application and a client beside it, and fail if that hangs."""
 
     async def act() -> None:
@@ -82,7 +89,7 @@ async def play(app: ASGIApp, socket: ScriptedSocket, client: Play, *, alone: boo
             tasks.start_soon(client, socket)
             await socket.run(app)
 
-    with anyio.fail_after(LIMIT * 3):
+    with anyio.fail_after(limit):
         if alone:
             await act()
             return
@@ -364,6 +371,241 @@ async def test_a_route_has_a_timeout_and_codes_of_its_own(anyio_backend: object)
         socket = ScriptedSocket(server=UVICORN)
         await play(app, socket, no_client)
         assert socket.close_code == code
+
+
+# --- A client that is silent -----------------------------------------------------------------
+
+
+def with_idle_timeout(handler: Handler, form: str, seconds: float) -> ASGIApp:
+    """Give a socket an idle timeout in one of several ways."""
+    if form == "middleware":
+        app = Starlette(routes=[WebSocketRoute("/", handler)])
+        return RequestCancelationMiddleware(
+            app, socket_idle_timeout=seconds, on_cancel=endings.append
+        )
+    app = Starlette(routes=[CancelableWebSocketRoute("/", handler, idle_timeout=seconds)])
+    if form == "route":
+        return app
+    return RequestCancelationMiddleware(app, socket_idle_timeout=1, on_cancel=endings.append)
+
+
+IDLE_FORMS = pytest.mark.parametrize("form", ["middleware", "route", "both"])
+
+
+@IDLE_FORMS
+async def test_a_silent_client_is_closed_with_the_code_of_a_timeout(
+    anyio_backend: object, form: str
+) -> None:
+    """W9: so long after its last message, and however much the handler sends."""
+    endings.clear()
+    seen: list[str] = []
+    ended: list[float] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(chatter, websocket)
+                async for text in websocket.iter_text():
+                    seen.append(text)
+        finally:
+            ended.append(anyio.current_time())
+
+    async def chatter(websocket: WebSocket) -> None:
+        while True:
+            await anyio.sleep(3)
+            await websocket.send_text("still there?")
+
+    async def client(socket: ScriptedSocket) -> None:
+        for _ in range(4):
+            await anyio.sleep(7)
+            socket.say("yes")
+
+    began = anyio.current_time()
+    socket = ScriptedSocket()
+    await play(with_idle_timeout(handle, form, 10), socket, client, limit=100)
+
+    assert seen == ["yes"] * 4
+    assert [each - began for each in ended] == [pytest.approx(38, abs=0.1)]
+    assert socket.close_code == 3008
+    expected = [] if form == "route" else [CancelationReason.TIMEOUT]
+    assert [each.cancel_reason for each in endings] == expected
+
+
+async def test_no_client_is_idle_unless_it_is_said(anyio_backend: object, wrap: Wrap) -> None:
+    """The default is off, and a route may switch off what the middleware says."""
+    done: list[str] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await anyio.sleep(600)
+        done.append("slept")
+
+    off = Starlette(routes=[CancelableWebSocketRoute("/", handle, idle_timeout=None)])
+    for app in (wrap(handle), RequestCancelationMiddleware(off, socket_idle_timeout=5)):
+        await play(app, ScriptedSocket(), no_client, limit=1000)
+
+    assert done == ["slept"] * 2
+
+
+@IDLE_FORMS
+async def test_who_cannot_speak_or_is_not_heard_is_not_idle(
+    anyio_backend: object, form: str
+) -> None:
+    """Before the accept, behind a full buffer, after a close of either side."""
+    done: list[str] = []
+
+    async def accepts_late(websocket: WebSocket) -> None:
+        await anyio.sleep(60)
+        await websocket.accept()
+        done.append("accepted")
+
+    async def does_not_read(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await anyio.sleep(60)
+        for _ in range(400):
+            await websocket.receive_text()
+        done.append("read")
+
+    async def closes(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+        await anyio.sleep(60)
+        done.append("closed")
+
+    async def hears(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.receive_text()
+        await anyio.sleep(60)
+        done.append("heard")
+
+    async def flood(socket: ScriptedSocket) -> None:
+        for _ in range(400):
+            socket.say("x" * 1024)
+
+    async def leave(socket: ScriptedSocket) -> None:
+        await anyio.sleep(1)
+        socket.leave()
+
+    for handler, client in (
+        (accepts_late, no_client),
+        (does_not_read, flood),
+        (closes, no_client),
+        (hears, leave),
+    ):
+        await play(with_idle_timeout(handler, form, 10), ScriptedSocket(), client, limit=100)
+
+    assert done == ["accepted", "read", "closed", "heard"]
+
+
+async def test_a_client_is_heard_again_when_its_messages_are_read(anyio_backend: object) -> None:
+    """From then on its silence counts, also if the last of them filled the buffer."""
+    ended: list[float] = []
+    unread = ["x" * (1024 - 512)] * 256  # with what each counts beside its text: 256 KiB
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        began = anyio.current_time()
+        try:
+            await anyio.sleep(60)
+            async for _ in websocket.iter_text():
+                pass
+        finally:
+            ended.append(anyio.current_time() - began)
+
+    app = with_idle_timeout(handle, "middleware", 10)
+    await play(app, ScriptedSocket(messages=unread), no_client, limit=100)
+
+    assert ended == [pytest.approx(70, abs=0.1)]
+
+
+async def test_a_timeout_of_the_route_counts_beside_that_of_the_client(
+    anyio_backend: object,
+) -> None:
+    """Whichever comes first; and a client that speaks does not put off the other."""
+    ended: list[float] = []
+
+    async def handle(websocket: WebSocket) -> None:
+        began = anyio.current_time()
+        await anyio.sleep(3)
+        await websocket.accept()
+        try:
+            async for _ in websocket.iter_text():
+                pass
+        finally:
+            ended.append(anyio.current_time() - began)
+
+    async def client(socket: ScriptedSocket) -> None:
+        while True:
+            await anyio.sleep(4)
+            socket.say("x")
+
+    for until, play_client in (("end", client), ("end", no_client), ("start", no_client)):
+        route = CancelableWebSocketRoute(
+            "/",
+            handle,
+            timeout=20,
+            until=until,  # type: ignore[arg-type]
+            idle_timeout=10,
+        )
+        socket = ScriptedSocket()
+        with anyio.fail_after(100):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(play_client, socket)
+                await socket.run(Starlette(routes=[route]))
+                tasks.cancel_scope.cancel()
+        assert socket.close_code == 3008
+
+    assert ended == [pytest.approx(seconds, abs=0.1) for seconds in (20, 13, 13)]
+
+
+async def test_a_message_does_not_put_off_the_end_of_a_grace(anyio_backend: object) -> None:
+    """What was asked stands, however much the client has to say."""
+    ended: list[float] = []
+    stop = CancelationToken()
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            async for _ in websocket.iter_text():
+                pass
+        finally:
+            ended.append(anyio.current_time())
+
+    async def client(socket: ScriptedSocket) -> None:
+        await socket.wait_for_accept()
+        await anyio.sleep(12)
+        while socket.close_code is None:
+            socket.say("x")
+            await anyio.sleep(1)
+
+    app = RequestCancelationMiddleware(
+        Starlette(routes=[WebSocketRoute("/", handle)]),
+        socket_idle_timeout=10,
+        grace=5,
+        shutdown=stop,
+    )
+    began = anyio.current_time()
+    await play(app, ScriptedSocket(), client, limit=100)
+
+    assert [each - began for each in ended] == [pytest.approx(15, abs=0.1)]
+
+
+async def test_a_deadline_of_the_handler_is_left_alone(anyio_backend: object, wrap: Wrap) -> None:
+    """One that it has set itself for the operation of its socket, before the accept."""
+
+    async def handle(websocket: WebSocket) -> None:
+        operation = get_request_operation(websocket)
+        assert operation is not None
+        operation.extend(5)
+        await websocket.accept()
+        await sleep_forever()
+
+    socket = ScriptedSocket()
+    await play(wrap(handle), socket, no_client)
+
+    assert socket.close_code == 3008
 
 
 async def test_work_that_goes_on_without_its_client(anyio_backend: object) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 from anyio import sleep_forever
+from hypothesis import given, strategies as st
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -27,6 +28,7 @@ from cancelable_starlette import (
     CancelableRoute,
     RequestCancelationMiddleware,
     close_code_for,
+    deadline_headers,
     status_for,
     with_cancelation,
 )
@@ -292,6 +294,62 @@ async def test_a_route_does_not_extend_the_deadline_of_the_client(anyio_backend:
     await run(RequestCancelationMiddleware(app, deadline_header="x-timeout"), connection)
 
     assert connection.status == 504
+
+
+async def test_the_remaining_time_is_passed_on_and_only_gets_shorter(
+    anyio_backend: object,
+) -> None:
+    """C66: what one service sends, the next one reads, however many there are."""
+    sent: list[float] = []
+    statuses: list[int | None] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(0.3)
+        header = deadline_headers("X-Timeout")
+        sent.append(float(header["X-Timeout"]))
+        call = ScriptedConnection(
+            headers=[(name.lower().encode(), value.encode()) for name, value in header.items()]
+        )
+        await next_service(call.scope, call.receive, call.send)
+        statuses.append(call.status)
+        await respond(send)
+
+    async def next_service(scope: Scope, receive: Receive, send: Send) -> None:
+        await RequestCancelationMiddleware(
+            application(handle), default_timeout=60, deadline_header="X-Timeout"
+        )(scope, receive, send)
+
+    connection = ScriptedConnection()
+    app = RequestCancelationMiddleware(application(handle), default_timeout=1.0005)
+    await run(app, connection)
+
+    # The last one finds 0.1 s, and answers in time for its caller to make something of it.
+    assert sent == [pytest.approx(seconds, abs=0.01) for seconds in (0.7, 0.4, 0.1)]
+    assert statuses == [504, 200, 200]
+    assert connection.status == 200
+
+
+@given(st.floats(0, 1e9))
+def test_no_more_than_the_remaining_time_is_passed_on(seconds: float) -> None:
+    """It is rounded down, to a form that the middleware reads."""
+    operation = Cancelable.with_timeout(seconds)
+    value = deadline_headers("X-Timeout", operation)["X-Timeout"]
+
+    assert seconds - 0.0011 <= float(value) <= seconds
+    assert set(value) <= set("0123456789.")
+
+
+async def test_what_has_no_time_limit_passes_none_on(anyio_backend: object) -> None:
+    """And what was asked to stop has no time left."""
+    assert deadline_headers("X-Timeout") == {}
+    async with Cancelable() as operation:
+        assert deadline_headers("X-Timeout") == {}
+        async with Cancelable.with_timeout(5):
+            async with Cancelable():
+                assert deadline_headers("X-Timeout")["X-Timeout"] <= "5.000"
+            assert deadline_headers("X-Timeout", operation) == {}
+            operation.cancel_sync()
+            assert deadline_headers("X-Timeout") == {"X-Timeout": "0.000"}
 
 
 async def test_the_remaining_time_is_known_inside(anyio_backend: object) -> None:

@@ -116,7 +116,7 @@ async def owner() -> dict[str, str]:
 
 operations = operations_router(authorize=owner, owner=owner, bus=InMemoryBus())
 assert_type(operations, OperationsRouter)
-assert_type(operations.bus, CancelBus)
+assert_type(operations.desk.bus, CancelBus)
 
 
 async def start_report(

@@ -342,11 +342,17 @@ class Block(Operation):
         self._request(cause, here=here)
 
     async def _start(self) -> None:
-        """Start the sources and run the start callbacks; leave the block if that fails."""
+        """Start the sources and run the start callbacks; leave the block if that fails.
+
+        The callbacks run also if a source does not start: those of the ending will, and who
+        counts what is running needs both.
+        """
         try:
-            await self._start_sources()
-            if self._callbacks is not None:
-                await self._callbacks.call(self._callbacks.on_start, self.context)
+            try:
+                await self._start_sources()
+            finally:
+                if self._callbacks is not None:
+                    await self._callbacks.call(self._callbacks.on_start, self.context)
         except BaseException as exc:
             await self.__aexit__(type(exc), exc, exc.__traceback__)
             raise

@@ -6,7 +6,7 @@ What FastAPI needs beyond Starlette, and the names of the package below that its
 - ``_dependency``: the Cancelable and the token of a request, as dependencies
 - ``_endpoints``: the decorator that answers a cancelation with the status of its reason
 - ``_routes``: the route class of a router whose requests can all be cancelled
-- ``_records``, ``_operations``: routes to look at operations and to cancel them
+- ``_operations``: routes to look at operations and to cancel them
 """
 
 from cancelable_starlette import (
@@ -16,6 +16,9 @@ from cancelable_starlette import (
     CancelableStreamingResponse,
     CancelableWebSocket,
     CancelableWebSocketRoute,
+    OperationDesk,
+    OperationPage,
+    OperationRecord,
     RequestCancelationMiddleware,
     ResponseHook,
     cancelable_background,
@@ -29,7 +32,6 @@ from cancelable_starlette import (
 from ._dependency import CancelableDep, TokenDep, cancelable_dependency
 from ._endpoints import with_cancelation
 from ._operations import OperationsRouter, OperationStarter, operations_router
-from ._records import OperationPage, OperationRecord
 from ._routes import CANCELATION_RESPONSES, CancelableAPIRoute, CancelationAnswer
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "CancelableWebSocket",
     "CancelableWebSocketRoute",
     "CancelationAnswer",
+    "OperationDesk",
     "OperationPage",
     "OperationRecord",
     "OperationStarter",

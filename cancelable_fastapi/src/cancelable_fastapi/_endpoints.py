@@ -66,8 +66,8 @@ def with_cancelation(
 
     Without the middleware, a function watches its own request until it has returned, and is
     cancelled when its client leaves. A generator is streamed: its response has begun when its
-    first line runs, so there is no status left to choose; under the middleware the timeout and
-    ``on_disconnect`` apply to it, without it they need a ``CancelableAPIRoute`` around.
+    first line runs, so there is no status left to choose. Its settings apply under the middleware
+    or a ``CancelableAPIRoute``; where there is neither, a request for it fails and says so.
 
     Called by hand, in a unit test, the endpoint is the function that it was; a plain one has become
     an async one.
@@ -85,6 +85,8 @@ def with_cancelation(
         TypeError: If the endpoint is no function, or a setting is of the wrong kind.
         ValueError: If a setting is not above zero, or not among what can be chosen.
     """
+    given_settings = (timeout, until, on_disconnect, response_hook, statuses)
+    has_settings = given_settings != (..., "end", None, None, None)
     watch = cancelable_starlette.with_cancelation(
         timeout=timeout,
         until=until,
@@ -102,7 +104,7 @@ def with_cancelation(
             )
             raise TypeError(msg)
         if inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given):
-            return cast(Endpoint, _decorated_generator(given, watch))
+            return cast(Endpoint, _decorated_generator(given, watch, has_settings))
         return cast(Endpoint, _decorated_function(given, watch))
 
     return decorate if endpoint is None else decorate(endpoint)
@@ -124,7 +126,7 @@ def _decorated_function(
 
 
 def _decorated_generator(
-    function: AnyFunction, watch: Callable[[AnyFunction], AnyFunction]
+    function: AnyFunction, watch: Callable[[AnyFunction], AnyFunction], has_settings: bool
 ) -> AnyFunction:
     # The settings are those of a function that does nothing: they outlast it.
     apply_settings = cast(Callable[[Request], Awaitable[None]], watch(_nothing))
@@ -132,6 +134,13 @@ def _decorated_generator(
     async def settings(request: Request) -> None:
         if get_request_operation(request) is not None:
             await apply_settings(request)
+        elif has_settings:
+            msg = (
+                f"the settings of `with_cancelation` on the generator {function.__name__!r} have no "
+                "effect, since nothing watches its requests: add RequestCancelationMiddleware to "
+                "the app, or set `route_class=CancelableAPIRoute`"
+            )
+            raise RuntimeError(msg)
 
     return _with_ours(_without_ours(function), function, settings)
 

@@ -21,6 +21,7 @@ from cancelable import CancelationError, CancelationReason
 
 from ._answers import Answers, ResponseHook
 from ._exchange import HTTPExchange, cancelation_in
+from ._overrun import WARN_AFTER
 from ._request import EXCHANGE_KEY, Exchange, exchange_of
 from ._serving import Settings, end_as_cancelled, open_exchange, serve
 from ._settings import OnDisconnect, Until, duration, function, one_of
@@ -103,6 +104,7 @@ class EndpointSettings:
     on_disconnect: OnDisconnect | None
     answers: Answers | None
     close_codes: Mapping[CancelationReason, int] | None = None
+    idle_timeout: float | None = None
 
     @classmethod
     def checked(
@@ -113,6 +115,7 @@ class EndpointSettings:
         response_hook: ResponseHook | None,
         statuses: Mapping[CancelationReason, int] | None,
         close_codes: Mapping[CancelationReason, int] | None = None,
+        idle_timeout: float | timedelta | EllipsisType | None = ...,
     ) -> EndpointSettings:
         """Return the settings, or refuse them; see ``with_cancelation``."""
         one_of(until, "until", ("start", "end"))
@@ -123,7 +126,8 @@ class EndpointSettings:
         if response_hook is not None or statuses is not None:
             answers = Answers(STATUSES if statuses is None else statuses, response_hook)
         seconds = None if timeout is ... else duration(timeout, "timeout")
-        return cls(seconds, until, on_disconnect, answers, close_codes)
+        idle = None if idle_timeout is ... else duration(idle_timeout, "idle_timeout")
+        return cls(seconds, until, on_disconnect, answers, close_codes, idle)
 
     async def apply_to(self, exchange: Exchange) -> None:
         """Change what the middleware said about a request.
@@ -135,6 +139,8 @@ class EndpointSettings:
             exchange.answers = self.answers
         if self.close_codes is not None and isinstance(exchange, SocketExchange):
             exchange.close_codes = self.close_codes
+        if self.idle_timeout is not None and isinstance(exchange, SocketExchange):
+            exchange.set_idle_timeout(self.idle_timeout)
         if self.on_disconnect is not None:
             await exchange.follow(self.on_disconnect)
         if self.timeout is not None:
@@ -213,7 +219,7 @@ class EndpointSettings:
                 results.append(await _response_to(error, exchange, request))
 
         try:
-            await watch_alone(exchange, call)
+            await watch_alone(exchange, call, WARN_AFTER)
         finally:
             if exchange.stop():
                 await exchange.close()

@@ -18,6 +18,7 @@ from cancelable import Cancelable, CancelationError, CancelationReason
 
 from ._answers import Answers
 from ._inbox import Inbox
+from ._overrun import Overrun
 from ._read_ahead import ReadAhead
 from ._settings import OnDisconnect, Until
 from ._status import CLIENT_CLOSED_REQUEST
@@ -52,6 +53,7 @@ class HTTPExchange(Inbox):
     _cap = math.inf
     _has_trailers = False
     _released = False
+    _overrun: Overrun | None = None
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class HTTPExchange(Inbox):
         super().__init__(scope, receive, read_ahead)
         self.operation = operation
         self._server_send = send
+        self._scope = scope
 
     async def client_left(self) -> None:
         """Cancel the operation, or only tell, as the policy says."""
@@ -127,6 +130,17 @@ class HTTPExchange(Inbox):
         self._shutdown_grace = grace
         if self.started and not self.complete:
             await self.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=grace)
+
+    def look_after(self, limit: float) -> None:
+        """Report a handler that goes on although its operation was cut.
+
+        Args:
+            limit: Seconds after the cut.
+        """
+        if self.operation.cancel_requested:
+            if self._overrun is None:
+                self._overrun = Overrun(self.operation, self._scope)
+            self._overrun.look(limit)
 
     # -- for the application -------------------------------------------------------------
 

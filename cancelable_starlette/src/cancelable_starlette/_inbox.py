@@ -100,6 +100,13 @@ class Inbox:
             grace: Seconds until what does not end by itself is cut.
         """
 
+    def look_after(self, limit: float) -> None:
+        """Look, now and then, whether the application goes on although it was told to stop.
+
+        Args:
+            limit: Seconds after which that is reported.
+        """
+
     # -- for the application -------------------------------------------------------------
 
     async def receive(self) -> Message:

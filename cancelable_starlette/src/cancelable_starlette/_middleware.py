@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from cancelable import CancelationReason, CancelationToken, StatusCallback
 
 from ._answers import Answers, ResponseHook
 from ._exchange import HTTPExchange
+from ._overrun import WARN_AFTER
 from ._read_ahead import IN_TOTAL, PER_REQUEST, ReadAhead
 from ._request import exchange_of
 from ._serving import Settings, serve
@@ -54,6 +56,8 @@ class RequestCancelationMiddleware:
         close_codes: Mapping[CancelationReason, int] | None = None,
         shutdown: CancelationToken | None = None,
         shutdown_grace: float | timedelta = GRACE,
+        socket_idle_timeout: float | timedelta | None = None,
+        warn_after: float | timedelta | None = WARN_AFTER,
     ) -> None:
         """Wrap an application.
 
@@ -86,6 +90,11 @@ class RequestCancelationMiddleware:
                 the server's stop signal. Streams and sockets are then told, new requests are
                 answered with 503.
             shutdown_grace: Seconds after which streams and sockets that were told are cut.
+            socket_idle_timeout: Seconds after which a WebSocket is closed whose client has sent no
+                message; None for no limit. Pings and pongs are the server's and do not count.
+            warn_after: Seconds after which a handler that goes on although it was cancelled is
+                reported, once, with a warning that names it; None for never. That also meets plain
+                functions that take so long: their threads cannot be interrupted.
 
         Raises:
             TypeError: If the application or a callback cannot be called, or a setting or the token
@@ -123,6 +132,8 @@ class RequestCancelationMiddleware:
             ),
             close_codes=CLOSE_CODES if close_codes is None else close_codes,
             shutdown=self._shutdown,
+            socket_idle_timeout=duration(socket_idle_timeout, "socket_idle_timeout"),
+            warn_after=duration(warn_after, "warn_after"),
         )
         # By the loop that runs the lifespan. One process may have several.
         self._services: dict[object, WatcherService] = {}
@@ -164,6 +175,8 @@ class RequestCancelationMiddleware:
             service = WatcherService(tasks)
             self._services[loop] = service
             tasks.start_soon(service.run)
+            if self._settings.warn_after != math.inf:
+                tasks.start_soon(service.look_after_all, self._settings.warn_after)
             tasks.start_soon(self._tell_of_shutdown, service)
 
         # The last word of the lifespan goes out when our own tasks have ended. One server cancels

@@ -6,28 +6,30 @@ import inspect
 import logging
 import math
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from time import monotonic
-from typing import TypeAlias, TypeVarTuple
+from typing import TypeAlias, TypeVarTuple, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import StreamingResponse
+from starlette.responses import ContentStream, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from cancelable import CancelationError, CancelationReason
 
 from ._chain import close_chain
+from ._pings import Pings
 from ._request import Exchange, exchange_of
 from ._serving import Settings, serve
 from ._settings import duration, function
-from ._sse import EVENT_STREAM, ends_an_event, last_event
+from ._sse import EVENT_STREAM, PING, ServerSentEvent, ends_an_event, last_event
 
 logger = logging.getLogger("cancelable.starlette")
 
-Chunk: TypeAlias = str | bytes | memoryview
+Chunk: TypeAlias = str | bytes | memoryview | ServerSentEvent
 Content: TypeAlias = AsyncIterable[Chunk] | Iterable[Chunk]
 
 Args = TypeVarTuple("Args")
@@ -46,6 +48,9 @@ class CancelableStreamingResponse(StreamingResponse):
     closed with all that it iterates before the request ends. It may hold ``async with`` blocks
     across its ``yield``. Under the middleware the client is watched there; without it the response
     watches its own request.
+
+    A stream of events ends with an event named ``cancelled`` that says why, if there is a client
+    to tell and the stream stands between two events.
     """
 
     media_type = EVENT_STREAM
@@ -61,12 +66,14 @@ class CancelableStreamingResponse(StreamingResponse):
         on_close: Callable[[], object] | None = None,
         send_timeout: float | timedelta | None = None,
         close_timeout: float | timedelta = CLOSE_TIMEOUT,
+        ping: float | timedelta | None = None,
     ) -> None:
         """Make a response of what a source gives.
 
         Args:
             content: The source: an async iterator or iterable, or a plain one, which is then
-                iterated in a worker thread and never closed while it runs.
+                iterated in a worker thread and never closed while it runs. It gives texts, bytes,
+                or events as a ``ServerSentEvent``.
             status_code: The status.
             headers: More headers.
             media_type: The media type; ``text/event-stream`` unless it is given.
@@ -74,10 +81,13 @@ class CancelableStreamingResponse(StreamingResponse):
             on_close: Called when the stream is over, also if it never began; plain or async.
             send_timeout: Seconds that the client may take nothing.
             close_timeout: Seconds that the cleanup of the source may take.
+            ping: Seconds without anything sent after which a comment keeps the connection alive,
+                between two events and never within one. Only for an event stream.
 
         Raises:
             TypeError: If the content cannot be iterated, or a setting is of the wrong kind.
-            ValueError: If a setting is not above zero, or not finite.
+            ValueError: If a setting is not above zero, or not finite, or there are to be pings in
+                what is no event stream.
         """
         if not isinstance(content, (AsyncIterable, Iterable)):  # pyright: ignore[reportUnnecessaryIsInstance]
             msg = f"`content` must be an async or plain iterable, not {content!r}"
@@ -85,12 +95,18 @@ class CancelableStreamingResponse(StreamingResponse):
         function(on_close, "on_close")
         self._send_timeout = duration(send_timeout, "send_timeout")
         self._close_timeout = duration(close_timeout, "close_timeout")
+        self._ping = duration(ping, "ping")
         self._on_close = on_close
         self._plain_source: object = None
         if not isinstance(content, AsyncIterable):
             # Starlette would iterate the iterable anew; here it has to be known to be closed.
             self._plain_source = content = iter(content)
-        super().__init__(content, status_code, headers, media_type, background)
+        # Starlette only keeps it; the events in it are encoded where it is iterated, here.
+        stream = cast(ContentStream, content)
+        super().__init__(stream, status_code, headers, media_type, background)
+        if self._ping != math.inf and not self.is_plain_event_stream:
+            msg = f"`ping` needs an event stream that is not encoded, not {dict(self.headers)!r}"
+            raise ValueError(msg)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
@@ -114,10 +130,15 @@ class CancelableStreamingResponse(StreamingResponse):
         return self._send_timeout, self._close_timeout
 
     @property
-    def takes_last_event(self) -> bool:
-        """Whether a last event may be added: the stream is one of events, and in plain text."""
+    def is_plain_event_stream(self) -> bool:
+        """Whether events of ours may be added: the stream is one of events, in plain text."""
         kind = self.headers.get("content-type", "")
         return kind.startswith(EVENT_STREAM) and "content-encoding" not in self.headers
+
+    @property
+    def pings_after(self) -> float:
+        """The seconds without anything sent after which there is a ping."""
+        return self._ping
 
     async def close_plain_source(self) -> None:
         """Close a generator that is no async one; no thread is in it any more."""
@@ -143,6 +164,7 @@ def cancelable_streaming_response(
     on_close: Callable[[], object] | None = None,
     send_timeout: float | timedelta | None = None,
     close_timeout: float | timedelta = CLOSE_TIMEOUT,
+    ping: float | timedelta | None = None,
 ) -> CancelableStreamingResponse:
     """Stream what a generator yields until it ends or the request is cancelled.
 
@@ -155,10 +177,12 @@ def cancelable_streaming_response(
         on_close: Called when the stream is over, also if it never began; plain or async.
         send_timeout: Seconds that the client may take nothing.
         close_timeout: Seconds that the cleanup of the source may take.
+        ping: Seconds without anything sent after which a comment keeps an event stream alive.
 
     Raises:
         TypeError: If the generator cannot be iterated, or a setting is of the wrong kind.
-        ValueError: If a setting is not above zero, or not finite.
+        ValueError: If a setting is not above zero, or not finite, or there are to be pings in what
+            is no event stream.
     """
     return CancelableStreamingResponse(
         generator,
@@ -169,6 +193,7 @@ def cancelable_streaming_response(
         on_close=on_close,
         send_timeout=send_timeout,
         close_timeout=close_timeout,
+        ping=ping,
     )
 
 
@@ -200,10 +225,11 @@ class _Stream:
         self._exchange = exchange
         self._send = send
         self._send_timeout, self._close_timeout = response.limits
-        self._source = aiter(response.body_iterator)
+        self._source = aiter(cast(AsyncIterable[Chunk], response.body_iterator))
+        self._pings: Pings | None = None
         self._send_limit = anyio.CancelScope()
         self._shield = anyio.CancelScope()
-        self._tail: bytes | memoryview = b""
+        self._tail = b""
 
     async def run(self) -> None:
         """Send all of it, or as much as there is time for.
@@ -228,10 +254,13 @@ class _Stream:
         response, send = self._response, self._send
         start = {"status": response.status_code, "headers": response.raw_headers}
         await send({"type": "http.response.start", **start})
+        self._start_pings()
         waited_at = monotonic()
         async for chunk in self._source:
-            data = chunk.encode(response.charset) if isinstance(chunk, str) else chunk
-            self._tail = data if len(data) >= 4 else bytes(self._tail[-4:]) + data
+            if isinstance(chunk, ServerSentEvent):
+                data: bytes | memoryview = chunk.encode()
+            else:
+                data = chunk.encode(response.charset) if isinstance(chunk, str) else chunk
             await self._send_body(data, more=True)
             now = monotonic()
             if now - waited_at > GIVE_WAY:
@@ -241,12 +270,32 @@ class _Stream:
                 waited_at = monotonic()
         await self._send_body(b"", more=False)
 
+    def _start_pings(self) -> None:
+        exchange, interval = self._exchange, self._response.pings_after
+        if interval != math.inf and exchange is not None and exchange.watcher is not None:
+            self._pings = Pings(interval, self._send_ping)
+            self._pings.start(exchange.watcher)
+
+    async def _send_ping(self) -> None:
+        if ends_an_event(self._tail):
+            await self._send({"type": "http.response.body", "body": PING, "more_body": True})
+
     async def _send_body(self, data: bytes | memoryview, *, more: bool) -> None:
         if self._send_timeout != math.inf:
             self._send_limit.deadline = anyio.current_time() + self._send_timeout
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        if self._pings is None:
+            await self._pass_on(data, more)
+        else:
+            async with self._pings.turn:
+                await self._pass_on(data, more)
+                self._pings.note_sent()
         if self._send_timeout != math.inf:
             self._send_limit.deadline = math.inf
+
+    async def _pass_on(self, data: bytes | memoryview, more: bool) -> None:
+        # As of the beginning of the send: of one that is cancelled nobody knows what was sent.
+        self._tail = (self._tail + bytes(data[-4:]))[-4:]
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def _break_off(self, failure: BaseException) -> None:
         """Close the source of a stream that cannot go on, and say why if that can be said."""
@@ -255,8 +304,12 @@ class _Stream:
         reason = self._reason_of(failure)
         if reason is None or self._send_limit.cancel_called or self._shield.cancel_called:
             return
-        if self._response.takes_last_event and ends_an_event(bytes(self._tail[-4:])):
+        if self._response.is_plain_event_stream and self._is_between_events():
             await self._in_shield(self._send_last_event, reason)
+
+    def _is_between_events(self) -> bool:
+        has_broken_ping = self._pings is not None and self._pings.broke_off
+        return ends_an_event(self._tail) and not has_broken_ping
 
     def _reason_of(self, failure: BaseException) -> CancelationReason | None:
         """Return why the stream was cancelled, if there is a client to tell."""
@@ -276,13 +329,15 @@ class _Stream:
     async def _close(self, failure: BaseException | None) -> None:
         """Close what was streamed, and tell the user, each within the time for a cleanup."""
         is_cancel = isinstance(failure, anyio.get_cancelled_exc_class())
-        try:
-            await self._in_shield(close_chain, self._source, failure if is_cancel else None)
-        finally:
-            try:
-                await self._in_shield(self._response.close_plain_source)
-            finally:
-                await self._in_shield(self._response.call_on_close)
+        # Run from the last to the first, each also if one before it has failed.
+        async with AsyncExitStack() as steps:
+            steps.push_async_callback(self._in_shield, self._response.call_on_close)
+            steps.push_async_callback(self._in_shield, self._response.close_plain_source)
+            thrown = failure if is_cancel else None
+            steps.push_async_callback(self._in_shield, close_chain, self._source, thrown)
+            if self._pings is not None:
+                self._pings.end()
+                steps.push_async_callback(self._in_shield, self._pings.wait_ended)
 
     async def _in_shield(self, cleanup: Callable[[*Args], Awaitable[None]], *args: *Args) -> None:
         shield = self._shield

@@ -95,6 +95,7 @@ class CancelableWebSocketRoute(WebSocketRoute):
         on_disconnect: OnDisconnect | None = None,
         statuses: Mapping[CancelationReason, int] | None = None,
         close_codes: Mapping[CancelationReason, int] | None = None,
+        idle_timeout: float | timedelta | EllipsisType | None = ...,
     ) -> None:
         """Make a route.
 
@@ -108,13 +109,15 @@ class CancelableWebSocketRoute(WebSocketRoute):
             on_disconnect: What becomes of the work of a client that left.
             statuses: The status by which a socket is refused, for each reason.
             close_codes: The close code for each reason; a missing one is 1011.
+            idle_timeout: Seconds for which the client may send no message, instead of what the
+                middleware says; None for no limit. The close code is that of a timeout.
 
         Raises:
             TypeError: If a setting is of the wrong kind.
             ValueError: If a setting is not above zero, or not among what can be chosen.
         """
         settings = EndpointSettings.checked(
-            timeout, until, on_disconnect, None, statuses, close_codes
+            timeout, until, on_disconnect, None, statuses, close_codes, idle_timeout
         )
         super().__init__(path, endpoint, name=name, middleware=middleware)
         self.app: ASGIApp = functools.partial(settings.serve, self.app)

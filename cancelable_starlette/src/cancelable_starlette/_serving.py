@@ -23,6 +23,7 @@ from cancelable import (
 from ._answers import Answers
 from ._deadline_header import seconds_from
 from ._exchange import CLIENT_LEFT, SHUTTING_DOWN, HTTPExchange, cancelation_in
+from ._overrun import WARN_AFTER
 from ._read_ahead import ReadAhead
 from ._request import EXCHANGE_KEY, TOKEN_KEY, Exchange
 from ._settings import OnDisconnect
@@ -47,6 +48,8 @@ class Settings:
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
     close_codes: Mapping[CancelationReason, int] = field(default_factory=lambda: CLOSE_CODES)
     shutdown: Shutdown | None = None
+    socket_idle_timeout: float = math.inf
+    warn_after: float = WARN_AFTER
 
 
 async def serve(
@@ -72,7 +75,7 @@ async def serve(
     try:
         if service is None:
             run = partial(_run, app, exchange, scope, settings)
-            await watch_alone(exchange, run, settings.shutdown)
+            await watch_alone(exchange, run, settings.warn_after, settings.shutdown)
         else:
             service.enter(exchange)
             await _run(app, exchange, scope, settings)
@@ -153,6 +156,8 @@ def open_socket(scope: Scope, receive: Receive, send: Send, settings: Settings) 
     exchange.on_disconnect = settings.on_disconnect
     exchange.answers = settings.answers
     exchange.close_codes = settings.close_codes
+    if settings.socket_idle_timeout != math.inf:
+        exchange.set_idle_timeout(settings.socket_idle_timeout)
     scope[TOKEN_KEY] = operation.token
     scope[EXCHANGE_KEY] = exchange
     return exchange

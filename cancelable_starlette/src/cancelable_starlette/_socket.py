@@ -15,6 +15,7 @@ from cancelable import Cancelable, CancelationError, CancelationReason
 from ._answers import Answers
 from ._exchange import CLIENT_LEFT, SHUTTING_DOWN, is_of_a_connection
 from ._inbox import Inbox
+from ._overrun import Overrun
 from ._read_ahead import ReadAhead
 from ._settings import OnDisconnect, Until
 from ._status import CLOSE_CODES, close_code_for
@@ -50,6 +51,11 @@ class SocketExchange(Inbox):
     """Always false: a socket has no response that could be broken off."""
     _ends_deadline_at_start = False
     _heard = False  # somebody has been given the disconnect
+    _timeout_at = math.inf  # when the time of the socket is up, however busy it is
+    _idle_timeout = math.inf
+    _own_deadline = math.inf
+    _is_paused = False  # the client may have sent what nobody reads
+    _overrun: Overrun | None = None
 
     def __init__(
         self,
@@ -71,12 +77,14 @@ class SocketExchange(Inbox):
         super().__init__(scope, receive, read_ahead)
         self.operation = operation
         self._server_send = send
+        self._scope = scope
         self._can_be_denied = DENIAL in (scope.get("extensions") or {})
 
     # -- policy --------------------------------------------------------------------------
 
     async def client_left(self) -> None:
         """Cancel the operation unless its handler is about to hear of the close."""
+        self._set_deadline()
         if self._waiting_reads or self._reading or self._has_unread():
             return
         await self._stop_handler()
@@ -106,7 +114,30 @@ class SocketExchange(Inbox):
             seconds = math.inf
         self._ends_deadline_at_start = until == "start"
         elapsed = self.operation.context.duration_seconds or 0.0
-        self.operation.deadline = anyio.current_time() - elapsed + seconds
+        self._timeout_at = anyio.current_time() - elapsed + seconds
+        self._set_deadline()
+
+    def set_idle_timeout(self, seconds: float) -> None:
+        """Replace the time for which the client of an open socket may send nothing.
+
+        Args:
+            seconds: Seconds from its last message; infinity for no limit.
+        """
+        self._idle_timeout = seconds
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        """Set the deadline of the operation, for a client that has sent something just now.
+
+        A deadline is all that an idle timeout costs: no task waits for it.
+        """
+        if self.operation.cancel_requested:
+            return  # what was asked stands, and so does its grace
+        is_due = self.accepted and not (self._is_paused or self.left or self.complete)
+        idle_at = anyio.current_time() + self._idle_timeout if is_due else math.inf
+        deadline = min(self._timeout_at, idle_at)
+        if deadline != self._own_deadline:  # else it may be the handler's, which we leave alone
+            self._own_deadline = self.operation.deadline = deadline
 
     async def shut_down(self, grace: float) -> None:
         """Tell the handler that the server shuts down.
@@ -115,6 +146,17 @@ class SocketExchange(Inbox):
             grace: Seconds until it is cut.
         """
         await self.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=grace)
+
+    def look_after(self, limit: float) -> None:
+        """Report a handler that goes on although its operation was cut.
+
+        Args:
+            limit: Seconds after the cut.
+        """
+        if self.operation.cancel_requested:
+            if self._overrun is None:
+                self._overrun = Overrun(self.operation, self._scope)
+            self._overrun.look(limit)
 
     # -- for the application -------------------------------------------------------------
 
@@ -128,6 +170,7 @@ class SocketExchange(Inbox):
             return
         if message["type"] in ("websocket.close", "websocket.http.response.start"):
             self.finish()
+            self._set_deadline()
         try:
             await self._server_send(message)
         except OSError as exc:
@@ -138,7 +181,8 @@ class SocketExchange(Inbox):
         if message["type"] == "websocket.accept":
             self.accepted = True
             if self._ends_deadline_at_start:
-                self.operation.deadline = math.inf
+                self._timeout_at = math.inf
+            self._set_deadline()
 
     async def _look(self) -> Message:
         """Take nothing in a scope that is cancelled already: the read could not end."""
@@ -157,6 +201,17 @@ class SocketExchange(Inbox):
         await super()._read_until_left()
         if self.left and not self.complete:
             await self._wait_for_last_reads()
+
+    def _note(self, message: Message) -> None:
+        if self._idle_timeout != math.inf:
+            self._set_deadline()
+
+    async def _wait_for_room(self) -> None:
+        self._is_paused = True
+        self._set_deadline()
+        await super()._wait_for_room()
+        self._is_paused = False
+        self._set_deadline()
 
     async def _wait_for_last_reads(self) -> None:
         """Cancel a handler that does not come for what the client sent before it left."""

@@ -9,6 +9,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ._inbox import Inbox
+from ._overrun import LOOKS
 from ._shutdown import Shutdown
 
 TICK = 0.005
@@ -34,6 +35,7 @@ class WatcherService:
         self._older: set[Inbox] = set()
         self._watched: set[Inbox] = set()
         self._work: anyio.Event | None = None
+        self._has_watched: anyio.Event | None = None
         self._closed = False
 
     def enter(self, inbox: Inbox) -> None:
@@ -75,10 +77,27 @@ class WatcherService:
                 await anyio.sleep(TICK)
                 of_age, self._older, self._young = self._older, self._young, set()
                 self._watched |= of_age
+                if self._has_watched is not None and of_age:
+                    self._has_watched.set()
+                    self._has_watched = None
                 for inbox in of_age:
                     inbox.watch()
         finally:
             self._closed = True
+
+    async def look_after_all(self, warn_after: float) -> None:
+        """Look now and then at the requests that are watched, while there are any.
+
+        Args:
+            warn_after: Seconds after which a handler that does not end is reported.
+        """
+        while True:
+            if not self._watched:
+                self._has_watched = anyio.Event()
+                await self._has_watched.wait()
+            await anyio.sleep(warn_after / LOOKS)
+            for inbox in list(self._watched):
+                inbox.look_after(warn_after)
 
 
 class OwnWatcher:
@@ -95,29 +114,37 @@ class OwnWatcher:
 
 
 async def watch_alone(
-    inbox: Inbox, body: Callable[[], Awaitable[None]], shutdown: Shutdown | None = None
+    inbox: Inbox,
+    body: Callable[[], Awaitable[None]],
+    warn_after: float,
+    shutdown: Shutdown | None = None,
 ) -> None:
     """Run *body* and meanwhile watch its request, without any service.
 
     Args:
         inbox: The messages of the request.
         body: What handles the request. What it raises leaves as it was raised.
+        warn_after: Seconds after which a handler that does not end is reported.
         shutdown: What tells of a shutdown of the server.
     """
 
     def start(tasks: TaskGroup) -> None:
         inbox.watcher = OwnWatcher(tasks)
-        tasks.start_soon(_watch_when_older, inbox, shutdown)
+        tasks.start_soon(_watch_when_older, inbox, warn_after, shutdown)
 
     await run_beside(start, body)
 
 
-async def _watch_when_older(inbox: Inbox, shutdown: Shutdown | None) -> None:
+async def _watch_when_older(inbox: Inbox, warn_after: float, shutdown: Shutdown | None) -> None:
     await anyio.sleep(TICK)
     inbox.watch()
-    if shutdown is not None:
-        await shutdown.token.wait()
-        await inbox.shut_down(shutdown.grace)
+    while True:
+        with anyio.move_on_after(warn_after / LOOKS) as pause:
+            await (anyio.sleep_forever() if shutdown is None else shutdown.token.wait())
+        if shutdown is not None and not pause.cancelled_caught:
+            await inbox.shut_down(shutdown.grace)
+            shutdown = None
+        inbox.look_after(warn_after)
 
 
 async def run_beside(

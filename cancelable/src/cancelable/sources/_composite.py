@@ -81,14 +81,23 @@ class CompositeSource(CancelationSource):
 class AnyOfSource(CompositeSource):
     """Fire as soon as one of several sources fires; its cause is kept."""
 
-    triggered_source: CancelationSource | None = None
-    """The source that fired first."""
+    def __init__(self, sources: Sequence[CancelationSource], name: str | None = None) -> None:
+        """Make a source of sources; see ``CompositeSource``."""
+        self._fired: list[tuple[CancelationSource, Cause]] = []
+        super().__init__(sources, name)
+
+    @property
+    def triggered_source(self) -> CancelationSource | None:
+        """The source that fired first."""
+        # Looked up by the cause that counts: threads that fire two sources at once come in here
+        # and into `fire` in any order.
+        causes = self._causes
+        return next((source for source, cause in self._fired if cause in causes[:1]), None)
 
     def one_fired(self, source: CancelationSource, cause: Cause) -> None:
         """Fire with the cause of the first source."""
-        if self.triggered_source is None:
-            self.triggered_source = source
-            self.fire(cause)
+        self._fired.append((source, cause))
+        self.fire(cause)
 
 
 class AllOfSource(CompositeSource):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from fastapi import HTTPException
-from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from cancelable import Cancelable, CancelOutcome
 from cancelable.bus import OperationInfo, OperationState

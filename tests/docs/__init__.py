@@ -1,0 +1,1 @@
+"""The pages for users: their code runs, their links lead somewhere."""

@@ -1,0 +1,247 @@
+"""Routes by which clients look at their operations and cancel them (S16)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from cancelable import CancelOutcome, OperationRegistry, current_operation
+from cancelable.bus import BusUnavailable, CancelResult, InMemoryBus, OperationInfo
+from cancelable_starlette import OperationRoutes, RequestCancelationMiddleware, operations_routes
+from cancelable_starlette.testing import ScriptedConnection
+
+# A plain function that says who asks is called in a thread.
+USES_THREADS = True
+
+LIMIT = 10.0
+UNKNOWN = (404, {"detail": "no such operation"})
+
+
+def signed_in(request: Request) -> None:
+    if "user" not in request.headers:
+        raise HTTPException(401, "sign in first", {"WWW-Authenticate": "User"})
+
+
+async def owner(request: Request) -> dict[str, str]:
+    return {"owner": request.headers["user"]}
+
+
+class Office:
+    """An app whose operations belong to their users."""
+
+    def __init__(self, bus: InMemoryBus | None = None, prefix: str = "/operations") -> None:
+        self.bus = bus or InMemoryBus(OperationRegistry())
+        self.operations = operations_routes(
+            authorize=signed_in, owner=owner, bus=self.bus, prefix=prefix
+        )
+        self.app = Starlette(
+            routes=[Route("/work", self.start_work, methods=["POST"]), *self.operations],
+            middleware=[Middleware(RequestCancelationMiddleware)],
+        )
+        self.begun = anyio.Event()
+        self.go_on = anyio.Event()
+
+    async def start_work(self, request: Request) -> Response:
+        chosen = request.query_params.get("id")
+        return await self.operations.start(
+            request, self.work, "x", operation_id=chosen, name="work", metadata={"owner": "bob"}
+        )
+
+    async def work(self, text: str) -> None:
+        operation = current_operation()
+        assert operation is not None
+        await operation.report_progress(f"{text} has begun")
+        self.begun.set()
+        await self.go_on.wait()
+
+    def connection(
+        self, method: str, path: str, user: str | None = "ann", query: str = ""
+    ) -> ScriptedConnection:
+        headers = [] if user is None else [(b"user", user.encode())]
+        return ScriptedConnection(method, path, headers=headers, query=query.encode())
+
+    async def ask(
+        self, method: str, path: str, user: str | None = "ann", query: str = ""
+    ) -> tuple[int | None, Any]:
+        connection = self.connection(method, path, user, query)
+        with anyio.fail_after(LIMIT):
+            await connection.run(self.app)
+        return connection.status, json.loads(connection.body)
+
+    async def start(self, tasks: anyio.abc.TaskGroup, query: str = "") -> str:
+        connection = self.connection("POST", "/work", query=query)
+        tasks.start_soon(connection.run, self.app)
+        with anyio.fail_after(LIMIT):
+            await self.begun.wait()
+        answer = json.loads(connection.body)
+        assert (connection.status, answer["state"]) == (202, "pending")
+        assert connection.headers["location"].endswith(f"/operations/{answer['id']}")
+        found: str = answer["id"]
+        return found
+
+
+async def test_an_operation_can_be_listed_followed_and_cancelled(anyio_backend: object) -> None:
+    """202 where it was asked, 200 when it has ended; events until the end."""
+    office = Office()
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        status, listed = await office.ask("GET", "/operations", query="state=running&name=work")
+        assert (status, [each["id"] for each in listed["operations"]]) == (200, [job])
+        assert (await office.ask("GET", "/operations", query="name=rest"))[1]["operations"] == []
+        status, found = await office.ask("GET", f"/operations/{job}")
+        assert (status, found["metadata"]) == (200, {"owner": "ann"})
+        assert found["progress"]["message"] == "x has begun"
+
+        watching = office.connection("GET", f"/operations/{job}/events")
+        tasks.start_soon(watching.run, office.app)
+        with anyio.fail_after(LIMIT):
+            await watching.wait_for_chunks(1)
+        status, answer = await office.ask("DELETE", f"/operations/{job}", query="wait=5")
+        assert (status, answer["state"]) == (200, "cancelled")
+    assert watching.headers["content-type"].startswith("text/event-stream")
+    assert watching.body.decode().count("event: end") == 1
+    assert (await office.ask("GET", f"/operations/{job}"))[1]["cancel"]["reason"] == "manual"
+
+
+async def test_what_belongs_to_somebody_else_looks_unknown(anyio_backend: object) -> None:
+    """The same answer, to the letter, as for an id that does not exist."""
+    office = Office()
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks, "id=mine")
+        assert job == "mine"
+        for path in (job, "nothing"):
+            assert await office.ask("GET", f"/operations/{path}", user="bob") == UNKNOWN
+            assert await office.ask("DELETE", f"/operations/{path}", user="bob") == UNKNOWN
+            assert await office.ask("GET", f"/operations/{path}/events", user="bob") == UNKNOWN
+        assert (await office.ask("GET", "/operations", user="bob"))[1]["operations"] == []
+        assert (await office.ask("POST", "/work", query="id=mine"))[0] == 409
+        assert (await office.ask("GET", "/operations/mine"))[1]["state"] == "running"
+        office.go_on.set()
+
+
+async def test_who_is_not_authorised_learns_and_starts_nothing(anyio_backend: object) -> None:
+    """The answer is the one that the authorisation raised, as JSON."""
+    office = Office()
+    refused = (401, {"detail": "sign in first"})
+    for method, path in (
+        ("GET", "/operations"),
+        ("GET", "/operations/1"),
+        ("DELETE", "/operations/1"),
+        ("GET", "/operations/1/events"),
+        ("POST", "/work"),
+    ):
+        connection = office.connection(method, path, user=None)
+        await connection.run(office.app)
+        assert (connection.status, json.loads(connection.body)) == refused
+        assert connection.headers["www-authenticate"] == "User"
+    assert not office.begun.is_set()
+    assert office.bus.registry.list_operations() == []
+
+
+async def test_operators_see_all_where_that_was_said(anyio_backend: object) -> None:
+    """`owner=None`; beside routes for users, and below a mount."""
+    office = Office()
+    everything = operations_routes(authorize=signed_in, owner=None, bus=office.bus)
+    office.app.mount("/admin", Mount("", routes=everything))
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        status, listed = await office.ask("GET", "/admin/operations", user="root")
+        assert (status, [each["id"] for each in listed["operations"]]) == (200, [job])
+        assert (await office.ask("DELETE", f"/admin/operations/{job}", user="root"))[0] == 202
+
+
+@pytest.mark.parametrize("given", [{}, {"owner": None}, None, "ann"], ids=repr)
+async def test_an_owner_who_is_nobody_opens_nothing(anyio_backend: object, given: object) -> None:
+    """What belongs to nobody would be open to all."""
+    routes = operations_routes(authorize=signed_in, owner=lambda _request: given)
+    connection = ScriptedConnection("GET", "/operations", headers=[(b"user", b"ann")])
+    with pytest.raises(TypeError, match="`owner` must return"):
+        await connection.run(Starlette(routes=list(routes)))
+
+
+class Away(InMemoryBus):
+    """A bus whose broker cannot be reached."""
+
+    async def announce(self, operation: object) -> bool:
+        return False
+
+    async def cancel(self, operation_id: str, *_: Any, **__: Any) -> CancelResult:
+        if operation_id == "lost":
+            return CancelResult(CancelOutcome.UNSETTLED)
+        raise BusUnavailable("down")
+
+    async def get(self, *_: Any, **__: Any) -> OperationInfo | None:
+        raise BusUnavailable("down")
+
+    async def list_operations(self, *_: Any, **__: Any) -> Any:
+        raise BusUnavailable("down")
+
+
+async def test_a_bus_that_is_away_is_a_503_everywhere(anyio_backend: object) -> None:
+    """Never a 404 for an operation that may be running; the client may ask again."""
+    office = Office(Away(OperationRegistry()))
+    for method, path in (
+        ("GET", "/operations"),
+        ("GET", "/operations/1"),
+        ("GET", "/operations/1/events"),
+        ("DELETE", "/operations/1"),
+        ("DELETE", "/operations/lost"),
+    ):
+        connection = office.connection(method, path)
+        await connection.run(office.app)
+        assert (connection.status, connection.headers["retry-after"]) == (503, "1")
+    assert (await office.ask("POST", "/work", query="id=mine"))[0] == 503
+    office.go_on.set()
+    assert (await office.ask("POST", "/work"))[0] == 202
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query"),
+    [
+        ("GET", "/operations", "state=nowhere"),
+        ("GET", "/operations", "limit=0"),
+        ("GET", "/operations", "limit=1001"),
+        ("GET", "/operations", "limit=nan"),
+        ("GET", "/operations", "after=nonsense"),
+        ("DELETE", "/operations/1", "wait=-1"),
+        ("DELETE", "/operations/1", "wait=inf"),
+        ("DELETE", "/operations/1", "wait=soon"),
+    ],
+)
+async def test_nonsense_is_a_422_that_says_what_is_wrong(
+    anyio_backend: object, method: str, path: str, query: str
+) -> None:
+    """And asks for nothing."""
+    status, answer = await Office().ask(method, path, query=query)
+    assert status == 422
+    assert answer["detail"]
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: operations_routes(authorize=None, owner=owner), "`authorize` must be a function"),  # type: ignore[arg-type]
+        (lambda: operations_routes(authorize=signed_in, owner="ann"), "`owner` must be a function"),  # type: ignore[arg-type]
+        (
+            lambda: operations_routes(authorize=signed_in, owner=owner, bus="redis"),  # type: ignore[arg-type]
+            "`bus` must be a CancelBus",
+        ),
+    ],
+)
+def test_the_routes_are_not_made_without_authorisation(
+    make: Callable[[], OperationRoutes], error: str
+) -> None:
+    """A mistake is told where it is made."""
+    with pytest.raises(TypeError, match=error):
+        make()
