@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 import anyio
 import anyio.lowlevel
 import pytest
 
 from cancelable import (
+    AnyOfSource,
     Cancelable,
     CancelationError,
+    CancelationReason,
+    CancelationSource,
     CancelationToken,
     OperationRegistry,
     current_operation,
@@ -80,6 +83,84 @@ async def test_all_parts_are_gone_without_a_collection(ending: str) -> None:
     alive = [ref() for ref in parts if ref() is not None]
     assert alive == []
     assert not shared._listeners
+
+
+class Bell(CancelationSource):
+    """A source that holds something of the user's.
+
+    It needs no task: what tasks of a group held is kept in circles by asyncio, which are not ours.
+    """
+
+    def __init__(self, thing: Thing) -> None:
+        super().__init__(CancelationReason.CONDITION, "bell")
+        self.thing = thing
+
+    async def start_monitoring(self, scope: anyio.CancelScope) -> None:
+        await anyio.lowlevel.checkpoint()
+
+
+async def live_with_more(way: str, ending: str, parts: list[weakref.ref[object]]) -> None:
+    """Run one block to an ending that is busy in one way, and note what it consists of."""
+    thing = Thing()
+    bell = Bell(thing)
+    operation = Cancelable.with_timeout(0.005 if ending == "timeout" else 60, name=way)
+    if way == "sources":
+        operation.add_source(AnyOfSource([bell]))
+    operation.on_cancel(lambda _context, thing=thing: None)  # type: ignore[misc]
+    parts += [weakref.ref(each) for each in (thing, bell, operation, operation.token)]
+
+    async def items() -> AsyncGenerator[Thing]:
+        while True:
+            yield thing
+
+    async def end() -> None:
+        if ending == "cancelled":
+            operation.cancel_sync()
+        if ending == "failed":
+            raise ValueError("oops")
+        if ending != "completed":
+            await anyio.sleep_forever()
+
+    try:
+        async with operation:
+            if way == "streams":
+                parts.append(weakref.ref(source := items()))
+                parts.append(weakref.ref(stream := operation.stream(source)))
+                async for _ in stream:
+                    if stream.count == 3:
+                        break
+            if way == "sections":
+                async with operation.shield() as section:
+                    parts.append(weakref.ref(section))
+                async with operation.shield(reasons={"signal"}) as section:
+                    parts.append(weakref.ref(section))
+            if way == "readers":
+                parts.append(weakref.ref(feed := operation.progress()))
+                await operation.report_progress(thing)
+                await anext(feed)
+            if way == "threads":
+                await operation.run_in_thread(lambda: thing)
+            if way == "children":
+                async with Cancelable() as child, anyio.create_task_group() as tasks:
+                    parts.append(weakref.ref(child))
+                    tasks.start_soon(anyio.lowlevel.checkpoint)
+            await end()
+    except (CancelationError, ValueError):
+        pass
+
+
+@pytest.mark.parametrize("ending", ["completed", "cancelled", "timeout", "failed"])
+@pytest.mark.parametrize(
+    "way", ["streams", "sources", "sections", "readers", "threads", "children"]
+)
+async def test_what_a_block_has_used_is_gone_without_a_collection(way: str, ending: str) -> None:
+    """Streams, sources, sections, readers of progress, work in threads, children."""
+    parts: list[weakref.ref[object]] = []
+    with anyio.fail_after(5):
+        for _ in range(3):
+            await live_with_more(way, ending, parts)
+        await anyio.wait_all_tasks_blocked()
+    assert [ref() for ref in parts if ref() is not None] == []
 
 
 async def test_a_caught_error_holds_facts_and_no_operation() -> None:

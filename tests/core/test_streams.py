@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 import anyio
@@ -18,8 +18,11 @@ from cancelable import (
     CancelableAsyncIterator,
     CancelationError,
     CancelationReason,
+    CancelationSource,
     CancelationToken,
+    ConditionSource,
     ManualCancelation,
+    OperationContext,
     TimeoutCancelation,
     cancelable_stream,
     cancelable_with_token,
@@ -135,6 +138,79 @@ async def test_the_partial_result_is_what_was_delivered(reason: CancelationReaso
     assert caught.value.partial_result == result
     assert operation.context.partial_result == result
     assert source.was_closed_here()
+
+
+class Job:
+    """A stream of a hundred items, and everything that may stop it."""
+
+    def __init__(self) -> None:
+        self.around = anyio.CancelScope()
+        self.above = Cancelable(name="above")
+        self.token = CancelationToken()
+        self.is_full = anyio.Event()
+        self.operation = Cancelable.with_token(self.token).add_source(ConditionSource(self.is_full))
+        self.source = CancelationSource("condition", "gauge")
+        self.operation.add_source(self.source)
+        self.is_time = False
+        self.given = 0
+
+    async def items(self) -> AsyncGenerator[int]:
+        for number in range(100):
+            await anyio.lowlevel.checkpoint()
+            if self.is_time:
+                await anyio.sleep_forever()
+            self.given += 1
+            yield number
+
+
+STRIKES: dict[CancelationReason, Callable[[Job], object]] = {
+    CancelationReason.TIMEOUT: lambda job: job.operation.extend(0),
+    CancelationReason.MANUAL: lambda job: job.operation.cancel_sync(),
+    CancelationReason.SIGNAL: lambda job: job.token.cancel_sync("signal"),
+    CancelationReason.CONDITION: lambda job: job.is_full.set(),
+    CancelationReason.PARENT: lambda job: job.above.cancel_sync(),
+    CancelationReason.ERROR: lambda job: job.source.trigger(error=LookupError("no gauge")),
+    CancelationReason.DISCONNECT: lambda job: job.token.cancel_sync("disconnect"),
+    CancelationReason.EXTERNAL: lambda job: job.around.cancel(),
+}
+
+
+@pytest.mark.parametrize("where", ["in the consumer", "in the source"])
+@pytest.mark.parametrize("reason", list(CancelationReason))
+async def test_what_was_delivered_is_known_whatever_stopped_the_stream(
+    reason: CancelationReason, where: str
+) -> None:
+    """To the last callback and on the error, to the item."""
+    job = Job()
+    delivered: list[int] = []
+    told: list[OperationContext] = []
+    left: BaseException | None = None
+    job.operation.on_cancel(told.append).on_complete(told.append)
+    with anyio.fail_after(5), job.around, suppress(CancelationError):
+        async with job.above:
+            try:
+                async with job.operation:
+                    async for item in job.operation.stream(job.items()):
+                        delivered.append(item)
+                        if len(delivered) < 37:
+                            continue
+                        job.is_time = where == "in the source"
+                        STRIKES[reason](job)
+                        if not job.is_time:
+                            await anyio.sleep_forever()
+            except BaseException as error:
+                left = error
+                raise
+    (context,) = told
+    assert context.cancel_reason is reason
+    assert context.partial_result == {"count": 37, "buffer": delivered, "completed": False}
+    assert delivered == list(range(37))
+    assert job.given == 37
+    if reason in (CancelationReason.PARENT, CancelationReason.EXTERNAL):
+        assert isinstance(left, native_cancel())
+    else:
+        assert isinstance(left, CancelationError)
+        assert left.partial_result == context.partial_result
 
 
 async def test_the_partial_result_is_bounded() -> None:

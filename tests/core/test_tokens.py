@@ -40,6 +40,15 @@ from tests.support.native import in_thread
 OURS = str(Path(cancelable.__file__).parent)
 
 
+@pytest.fixture
+def threads_take_quick_turns() -> Iterator[None]:
+    """Let threads interrupt one another in the middle of what they do, as often as it goes."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
 # -- one token -------------------------------------------------------------------------------
 
 
@@ -258,19 +267,26 @@ def test_linked_tokens_leave_nothing_on_a_long_lived_one() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 50])
-def test_a_token_cancelled_while_it_is_linked_is_never_lost(count: int) -> None:
+def test_a_token_cancelled_while_it_is_linked_is_never_lost(
+    count: int, threads_take_quick_turns: None
+) -> None:
     """Threads cancel at random moments of the linking; the linked token hears of it, once."""
     chance = random.Random(count)
-    for _ in range(60):
+    for _ in range(100):
         tokens = [CancelationToken() for _ in range(count)]
+        chosen = chance.sample(tokens, 2)
         ready = threading.Barrier(3)
 
-        def cancel(token: CancelationToken, ready: threading.Barrier = ready) -> None:
+        def cancel(token: CancelationToken, ready: threading.Barrier, steps: int) -> None:
             ready.wait(5)
+            for _ in range(steps):
+                pass
             token.cancel_sync("signal", token.id)
 
-        chosen = chance.sample(tokens, 2)
-        threads = [threading.Thread(target=cancel, args=(token,)) for token in chosen]
+        threads = [
+            threading.Thread(target=cancel, args=(each, ready, chance.randrange(30 * count)))
+            for each in chosen
+        ]
         for thread in threads:
             thread.start()
         ready.wait(5)

@@ -22,7 +22,6 @@ from types import ModuleType
 from typing import Any, Self
 
 import anyio
-from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
@@ -50,6 +49,7 @@ EXAMPLES_SERVED = {
     "fastapi_upload_cleanup": ["as_it_is"],
     "fastapi_upstream": ["as_it_is"],
     "fastapi_websocket": ["as_it_is", "hurried"],
+    "starlette_jobs": ["as_it_is", "quick"],
 }
 
 ASYNCIO_ONLY = {"fastapi_database"}
@@ -124,14 +124,14 @@ COPIES: dict[str, Callable[[ModuleType], None]] = {
 }
 
 
-def load(name: str, copy: str, setup: str) -> FastAPI:
+def load(name: str, copy: str, setup: str) -> Starlette:
     spec = importlib.util.spec_from_file_location(f"{copy}_{name}", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     COPIES[copy](module)
-    app: FastAPI = module.app
+    app: Starlette = module.app
     if setup == "middleware":
         app.add_middleware(RequestCancelationMiddleware)
     return app

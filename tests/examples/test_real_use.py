@@ -11,9 +11,9 @@ import pytest
 
 from tests.examples.support import LIMIT, ExampleServer
 
-# --- fastapi_jobs.py -------------------------------------------------------------------------
+# --- fastapi_jobs.py, starlette_jobs.py -------------------------------------------------------
 
-JOBS = "/as_it_is/fastapi_jobs"
+APPS = pytest.mark.parametrize("app", ["fastapi_jobs", "starlette_jobs"])
 
 
 def signed_in(server: ExampleServer, user: str) -> httpx.Client:
@@ -21,20 +21,22 @@ def signed_in(server: ExampleServer, user: str) -> httpx.Client:
     return httpx.Client(base_url=server.url, headers=headers, timeout=LIMIT)
 
 
-def test_a_job_is_followed_and_cancelled_by_who_started_it(server: ExampleServer) -> None:
+@APPS
+def test_a_job_is_followed_and_cancelled_by_who_started_it(server: ExampleServer, app: str) -> None:
     """S16: and by nobody else."""
+    jobs = f"/as_it_is/{app}"
     with signed_in(server, "ann") as ann, signed_in(server, "bob") as bob:
-        started = ann.post(f"{JOBS}/reports", params={"title": "2026"})
+        started = ann.post(f"{jobs}/reports", params={"title": "2026"})
         assert started.status_code == 202
         job = started.headers["location"]
-        assert job == f"{JOBS}/operations/{started.json()['id']}"
+        assert job == f"{jobs}/operations/{started.json()['id']}"
 
         with ann.stream("GET", f"{job}/events") as events:
             lines = events.iter_lines()
             seen = [next(line for line in lines if "page" in line)]
             for method in ("GET", "DELETE"):
                 assert bob.request(method, job).status_code == 404
-            assert bob.get(f"{JOBS}/operations").json()["operations"] == []
+            assert bob.get(f"{jobs}/operations").json()["operations"] == []
             assert httpx.get(server.url + job, timeout=LIMIT).status_code == 401
 
             answer = ann.delete(job, params={"wait": 5})
@@ -46,10 +48,11 @@ def test_a_job_is_followed_and_cancelled_by_who_started_it(server: ExampleServer
     server.assert_quiet()
 
 
-def test_a_job_that_nobody_cancels_comes_to_its_end(server: ExampleServer) -> None:
+@APPS
+def test_a_job_that_nobody_cancels_comes_to_its_end(server: ExampleServer, app: str) -> None:
     """S16: and is remembered."""
     with signed_in(server, "ann") as ann:
-        jobs = JOBS.replace("as_it_is", "quick")
+        jobs = f"/quick/{app}"
         job = ann.post(f"{jobs}/reports", params={"title": "2026"}).headers["location"]
         events = ann.get(f"{job}/events").text
         assert events.count("event: end") == 1

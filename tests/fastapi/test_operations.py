@@ -11,7 +11,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import pytest
-from fastapi import Depends, HTTPException
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 from starlette.background import BackgroundTask
 
@@ -254,6 +254,20 @@ async def test_a_caller_may_choose_the_id_and_a_live_one_is_refused(setup: Setup
     assert (await office.ask("POST", "/work", query="operation_id=mine"))[0] == 202
 
 
+async def test_two_apps_in_one_give_their_own_addresses() -> None:
+    """S16: though their routes look the same."""
+    first, second = Office(), Office()
+    both = FastAPI()
+    both.mount("/first", first.app)
+    both.mount("/second", second.app)
+    for office, path in ((first, "/first"), (second, "/second")):
+        office.go_on.set()
+        connection = office.connection("POST", f"{path}/work")
+        await connection.run(both)
+        job = json.loads(connection.body)["id"]
+        assert connection.headers["location"] == f"{path}/operations/{job}"
+
+
 # --- Whose they are --------------------------------------------------------------------------
 
 
@@ -479,3 +493,7 @@ def test_the_routes_are_in_the_openapi_document() -> None:
         "/operations/{operation_id}",
         "/operations/{operation_id}/events",
     }
+    ids = [operation["operationId"] for path in paths.values() for operation in path.values()]
+    assert "get_operation_operations__operation_id__get" in ids
+    again = Office().app.openapi()["paths"]
+    assert again == paths

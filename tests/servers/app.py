@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cancelable import Cancelable, CancelationToken, OperationContext
 from cancelable_starlette import (
@@ -27,7 +27,7 @@ from cancelable_starlette import (
     get_request_operation,
 )
 
-GRACE = 0.3
+GRACE = 0.2
 """Seconds between telling streams and sockets of a shutdown and cutting them."""
 
 shutdown = CancelationToken()
@@ -86,9 +86,10 @@ async def farewell(request: Request) -> Response:
 
 
 async def plain(request: Request) -> Response:
-    """Answer after the grace of a shutdown."""
+    """Answer when the grace of a shutdown is over."""
     note(request.url.path, "entered")
-    await anyio.sleep(3 * GRACE)
+    await shutdown.wait()
+    await anyio.sleep(1.5 * GRACE)
     return PlainTextResponse("done")
 
 
@@ -149,7 +150,7 @@ async def background(request: Request) -> Response:
 
 
 async def socket(websocket: WebSocket) -> None:
-    """Echo, or send and wait, or do not accept; the path says which."""
+    """Echo, or send and wait, close, or do not accept; the path says which."""
     path = websocket.url.path
     note(path, "entered")
     try:
@@ -161,6 +162,13 @@ async def socket(websocket: WebSocket) -> None:
             async for text in websocket.iter_text():
                 note(path, "got", text)
                 await websocket.send_text(text)
+        elif "closes" in path:
+            await websocket.close(4002)
+        elif "code" in path:
+            try:
+                await websocket.receive_text()
+            except WebSocketDisconnect as exc:
+                note(path, "code", exc.code)
         elif "timeout" in path:
             async with Cancelable.with_timeout(0.05) as cancel:
                 await CancelableWebSocket(websocket, cancel).receive_text()
@@ -195,6 +203,7 @@ def routes() -> list[BaseRoute]:
         Route("/stop", stop),
         WebSocketRoute("/socket/{kind}/{id}", socket),
         CancelableRoute("/timeout/{id}", sleep, timeout=0.1, methods=["GET", "POST"]),
+        CancelableRoute("/timeout/stream/{kind}/{id}", stream, timeout=0.1),
     ]
 
 

@@ -1,13 +1,15 @@
-"""One server of each kind for a module of tests."""
+"""One server of each kind for all tests of this folder."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 from collections.abc import Iterator
 
 import pytest
 
+from tests.servers.http2 import HTTP2Server
 from tests.servers.support import RunningServer, assert_quiet
 
 KINDS = [
@@ -15,6 +17,8 @@ KINDS = [
     "uvicorn-httptools",
     "hypercorn-asyncio",
     "hypercorn-trio",
+    "hypercorn-asyncio-h2",
+    "hypercorn-trio-h2",
     "granian",
     "daphne",
 ]
@@ -24,21 +28,29 @@ if importlib.util.find_spec("uvloop") is not None:
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="package", params=KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """A running server, whose log is looked through at the end (W11)."""
-    running = RunningServer(request.param)
-    yield running
-    assert_quiet(running.stop())
+    with running(request.param) as server:
+        yield server
 
 
 @pytest.fixture(params=[*KINDS, "hypercorn-worker-trio"])
 def fresh_server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
-    """A server for one test, which ends it."""
-    running = RunningServer(request.param)
-    yield running
-    if running.returncode is None:
-        running.stop()
+    """A server for one test, which may end it."""
+    with running(request.param) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(kind: str) -> Iterator[RunningServer]:
+    """Run a server, and look through its log (W11)."""
+    server = HTTP2Server(kind) if kind.endswith("-h2") else RunningServer(kind)
+    try:
+        yield server
+    finally:
+        log = server.stop()
+    assert_quiet(log, server.expected)
 
 
 @pytest.fixture

@@ -103,4 +103,4 @@ if __name__ == "__main__":
     elif rest.startswith("worker-"):
         run_hypercorn_as_its_command_does(listener, rest.removeprefix("worker-"))
     else:
-        run_hypercorn(listener, rest)
+        run_hypercorn(listener, rest.removesuffix("-h2"))

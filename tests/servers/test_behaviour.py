@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import socket
@@ -9,10 +10,19 @@ import time
 
 import pytest
 
-from tests.servers.support import RunningServer
+from tests.servers.support import RunningServer, broken_off_lines
 
 HOW = pytest.mark.parametrize("how", ["close", "reset"])
 LAYERS = pytest.mark.parametrize("layers", ["", "/layers1", "/layers2"])
+
+
+def probe(server: RunningServer, number: int) -> None:
+    """See another client come and go, so that what came before it has been dealt with."""
+    path = f"/sleep/probe{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+    server.wait_for(path, "stopped")
 
 
 @HOW
@@ -43,11 +53,7 @@ def test_a_client_that_hangs_up_at_once_stops_its_handler(
         client.hang_up(how)
 
     # A server may notice before it starts the application, and then there is nothing to stop.
-    probe = f"/sleep/probe{number}"
-    with server.connect() as client:
-        client.request("GET", probe)
-        server.wait_for(probe, "entered")
-    server.wait_for(probe, "stopped")
+    probe(server, number)
     if "entered" in server.events(path):
         server.wait_for(path, "stopped")
 
@@ -64,7 +70,7 @@ def test_a_client_that_hangs_up_stops_a_stream(
         client.request("GET", path)
         server.wait_for(path, "entered")
         if "silent" not in kind:
-            client.read_until(b"\r\n.\r\n")
+            client.body_until(b".")
         client.hang_up(how)
         server.wait_for(path, "stopped")
 
@@ -80,7 +86,7 @@ def test_a_client_that_does_not_read_and_hangs_up_stops_a_stream(
     with server.connect() as client:
         client.request("GET", path)
         server.wait_for(path, "entered")
-        client.read_until(b"xxxx")
+        client.body_until(b"xxxx")
         client.hang_up("reset")
         server.wait_for(path, "stopped")
 
@@ -95,6 +101,11 @@ def test_a_client_that_hangs_up_in_the_middle_of_an_upload_stops_its_handler(
     path = f"/upload/now/{number}"
     with server.connect() as client:
         client.request("POST", path, "Content-Length: 100000", body=b"x" * 50000)
+        if server.limit("an upload is handled while it arrives"):
+            client.hang_up(how)
+            probe(server, number)
+            assert server.events(path) == []
+            return
         server.wait_for(path, "entered")
         client.hang_up(how)
         server.wait_for(path, "stopped")
@@ -202,16 +213,72 @@ def test_a_half_closed_connection_is_a_disconnect(server: RunningServer, number:
 def test_many_clients_that_hang_up_at_once(server: RunningServer, number: int) -> None:
     """W11: nothing is logged, and the server is as before."""
     paths = [f"/sleep/{number}-{index}" for index in range(50)]
-    clients = [server.connect() for _ in paths]
-    for client, path in zip(clients, paths, strict=True):
-        client.request("GET", path)
-    for path in paths:
-        server.wait_for(path, "entered")
-    for index, client in enumerate(clients):
-        client.hang_up("reset" if index % 2 else "close")
-    for path in paths:
-        server.wait_for(path, "stopped")
-        server.wait_for(path, "returned")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in paths]
+        for client, path in zip(clients, paths, strict=True):
+            client.request("GET", path)
+        for path in paths:
+            server.wait_for(path, "entered")
+        for index, client in enumerate(clients):
+            client.hang_up("reset" if index % 2 else "close")
+        for path in paths:
+            server.wait_for(path, "stopped")
+            server.wait_for(path, "returned")
     with server.connect() as client:
         client.request("POST", f"/upload/now/{number}", "Content-Length: 3", body=b"abc")
         assert client.response()[0] == 200
+
+
+@HOW
+@pytest.mark.parametrize("behind", ["a second request", "stray bytes"])
+def test_bytes_behind_a_request_do_not_hide_a_client_that_hangs_up(
+    server: RunningServer, number: int, behind: str, how: str
+) -> None:
+    """W1; and where they do, a deadline is the second line of defence (W6)."""
+    hidden = server.limit(f"a client that leaves is seen behind {behind}")
+    path = f"/timeout/{number}" if hidden else f"/sleep/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        if behind == "stray bytes":
+            client.send_noise()
+        else:
+            client.send_second_request(f"/sleep/second{number}")
+        client.hang_up(how)
+        server.wait_for(path, "stopped")
+
+    assert server.wait_for(path, "cancelled") == ("timeout" if hidden else "disconnect")
+    server.wait_for(path, "returned")
+
+
+def test_a_stream_whose_time_is_up_does_not_look_complete(
+    server: RunningServer, number: int
+) -> None:
+    """W6: it is broken off, and ends for its client, unless the server leaves that waiting."""
+    path = f"/timeout/stream/plain/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "returned")
+        if server.limit("a stream that is broken off ends for its client"):
+            client.body_until(b".")
+            client.socket.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                client.rest()
+        else:
+            body, complete = client.rest()
+            assert (body.strip(b"."), complete) == (b"", False)
+
+    assert server.wait_for(path, "cancelled") == "timeout"
+    server.expected += broken_off_lines(server)
+
+
+def test_no_body_is_asked_for_before_somebody_reads(server: RunningServer, number: int) -> None:
+    """W3: a client that waits for ``100 Continue`` is refused without sending its body."""
+    path = f"/refuse/{number}"
+    with server.connect() as client:
+        client.request("POST", path, "Content-Length: 3", "Expect: 100-continue")
+        if server.limit("no body is asked for before somebody reads"):
+            client.wait_until_invited()
+            client.send(b"abc")
+        assert client.response() == (413, b"too large")
+    server.wait_for(path, "returned")

@@ -82,8 +82,43 @@ def test_a_client_that_is_gone_before_the_accept(
     with server.connect() as client:
         client.open_websocket(path)
         server.wait_for(path, "entered")
+        if server.limit("a socket is stopped whose client is gone before the accept"):
+            client.hang_up(how)
+            assert server.events(path) == ["entered"]
+            return
         client.hang_up(how)
         server.wait_for(path, "stopped")
 
     assert server.wait_for(path, "cancelled") == "disconnect"
     server.wait_for(path, "returned")
+
+
+def test_a_handler_closes_its_socket_with_a_code_of_its_own(
+    server: RunningServer, number: int
+) -> None:
+    """W2, W9: and its close does not wait for anything of the client's."""
+    path = f"/socket/closes/{number}"
+    with server.connect() as client:
+        client.open_websocket(path)
+        assert client.wait_until_open() == 101
+        assert client.read_frame() == (TEXT, b"hello")
+        opcode, payload = client.read_frame()
+        assert (opcode, struct.unpack("!H", payload[:2])) == (CLOSE, (4002,))
+        server.wait_for(path, "returned")
+
+    assert "cancelled" not in server.events(path)
+
+
+def test_a_handler_learns_the_close_code_of_its_client(server: RunningServer, number: int) -> None:
+    """W9: where the server knows it."""
+    path = f"/socket/code/{number}"
+    with server.connect() as client:
+        client.open_websocket(path)
+        assert client.wait_until_open() == 101
+        assert client.read_frame() == (TEXT, b"hello")
+        client.send_frame(CLOSE, struct.pack("!H", 4001))
+        code = server.wait_for(path, "code")
+        assert code == (
+            1006 if server.limit("a handler learns the close code of its client") else 4001
+        )
+        server.wait_for(path, "returned")

@@ -294,3 +294,70 @@ def test_a_bad_setting_is_refused() -> None:
         RequestCancelationMiddleware(app, shutdown=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`shutdown_grace`"):
         RequestCancelationMiddleware(app, shutdown_grace=0)
+
+
+@pytest.mark.parametrize("path", ["/slow", "/stream", "/quick"])
+async def test_a_disconnect_that_a_shutdown_causes_is_none(
+    anyio_backend: object, watch: Watch, path: str
+) -> None:
+    """C93: some servers say that of a client that is there; it gets what comes in time."""
+    token = CancelationToken()
+    endings.clear()
+    connection = ScriptedConnection(path=path)
+
+    async def receive() -> Message:
+        await token.wait()
+        await anyio.sleep(1)
+        return {"type": "http.disconnect"}
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        await anyio.sleep(0 if path == "/stream" else 1)
+        await token.cancel()
+        response = await stream(request) if path == "/stream" else PlainTextResponse("done")
+        await anyio.sleep({"/quick": 3, "/slow": 30, "/stream": 0}[path])
+        await response(scope, receive, send)
+
+    app = RequestCancelationMiddleware(
+        application(handle), shutdown=token, shutdown_grace=5, on_cancel=endings.append
+    )
+    with anyio.fail_after(LIMIT * 20):
+        async with lifespan(app) if watch == "service" else contextlib.nullcontext():
+            await app(connection.scope, receive, connection.send)
+
+    if path == "/quick":
+        assert (connection.status, connection.body) == (200, b"done")
+        assert endings == []
+        return
+    assert [each.cancel_reason for each in endings] == [CancelationReason.SIGNAL]
+    assert b'"reason":"signal"' in connection.body
+    assert connection.status == (200 if path == "/stream" else 503)
+    assert connection.complete
+
+
+async def test_a_send_knows_better_whether_the_client_is_there(
+    anyio_backend: object, token: CancelationToken, watch: Watch
+) -> None:
+    """C93: nothing is sent after a send that says that the connection is gone."""
+    sent: list[str] = []
+
+    async def receive() -> Message:
+        await token.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+        raise BrokenPipeError("gone")
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(1)
+        await token.cancel()
+        await anyio.sleep(1)
+        await respond(send)
+
+    app = RequestCancelationMiddleware(application(handle), shutdown=token, shutdown_grace=5)
+    with anyio.fail_after(LIMIT):
+        async with lifespan(app) if watch == "service" else contextlib.nullcontext():
+            await app(ScriptedConnection().scope, receive, send)
+
+    assert sent == ["http.response.start"]

@@ -189,8 +189,10 @@ class CancelableAsyncIterator(AsyncIterator[T], Generic[T]):
 
     async def _end(self, *, completed: bool) -> None:
         self._is_over = True
-        if self._forget is not None:
-            self._forget()
+        # What takes the iteration out of the operation refers to it: kept, it would be a circle.
+        forget, self._forget = self._forget, None
+        if forget is not None:
+            forget()
         if self._kept is not None or not completed:
             self._operation.set_partial_result(
                 {"count": self.count, "buffer": self.partial, "completed": completed}

@@ -31,7 +31,8 @@ class CancelOutcome(Awaited, Enum):
     """The process that ran the operation is gone (only on a bus)."""
 
     UNSETTLED = "unsettled"
-    """The answer did not arrive in time: the request may or may not stand (only on a bus)."""
+    """Not known now: the answer did not arrive in time, so that the request may or may not stand,
+    or the broker lost its memory a moment ago (only on a bus)."""
 
     REMEMBERED = "remembered"
     """Unknown as yet; the request is kept for an operation of this id that starts soon

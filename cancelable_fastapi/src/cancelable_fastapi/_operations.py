@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVarTuple
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 
 from cancelable.bus import CancelBus, InMemoryBus, OperationState
 from cancelable_starlette import (
@@ -42,8 +44,7 @@ class OperationsRouter(APIRouter):
         """Make the routes; see ``operations_router``, which checks what it is given."""
         super().__init__(prefix=prefix, tags=["operations"])
         self.desk: OperationDesk = desk
-        # Of its own, since an app may have a router for its users and one for its operators.
-        self.name_of_get: str = f"get_operation{prefix.replace('/', '_')}"
+        self.name_of_get: str = f"get_operation_{desk.number}"
         self.start: Dependency = self._make_start(authorize, owner)
         self._add_routes(authorize, owner)
 
@@ -76,7 +77,13 @@ class OperationsRouter(APIRouter):
             """List the operations of the caller that are live, oldest first."""
             return await self.desk.list(owner, state=state, name=name, after=after, limit=limit)
 
-        @self.get("/{operation_id}", name=self.name_of_get, response_model=OperationRecord)
+        @self.get(
+            "/{operation_id}",
+            name=self.name_of_get,
+            summary="Get Operation",
+            generate_unique_id_function=_id_of_get,
+            response_model=OperationRecord,
+        )
         async def get_operation(operation_id: str, owner: Any = Depends(caller)) -> Response:
             """Tell how an operation of the caller stands, or how it ended."""
             return await self.desk.get(operation_id, owner)
@@ -204,6 +211,11 @@ def operations_router(
         checked_dependency(owner, "owner")
     desk = OperationDesk(InMemoryBus() if bus is None else bus)
     return OperationsRouter(desk, authorize, owner or everybody, prefix)
+
+
+def _id_of_get(route: APIRoute) -> str:
+    """Return the id in the OpenAPI document, without the number in the name of the route."""
+    return re.sub(r"\W", "_", f"get_operation{route.path_format}_get")
 
 
 async def everybody() -> Owner:

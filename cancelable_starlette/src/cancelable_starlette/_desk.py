@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -33,6 +34,8 @@ Owner: TypeAlias = Mapping[str, object]
 
 Args = TypeVarTuple("Args")
 
+_numbers = itertools.count(1)
+
 LONGEST_WAIT = 60.0
 """Seconds that a client may wait for the end of what it cancels, in one request."""
 
@@ -46,6 +49,7 @@ class OperationDesk:
 
     Attributes:
         bus: Where operations are found.
+        number: Unlike that of every other desk of this process.
     """
 
     def __init__(self, bus: CancelBus) -> None:
@@ -61,6 +65,9 @@ class OperationDesk:
             msg = f"`bus` must be a CancelBus, not {bus!r}"
             raise TypeError(msg)
         self.bus = bus
+        # In the names of routes, which are looked up from the outermost app on: two apps that
+        # are mounted in one would otherwise give each other's addresses.
+        self.number = next(_numbers)
 
     async def list(
         self,

@@ -53,6 +53,9 @@ class HTTPExchange(Inbox):
     _cap = math.inf
     _has_trailers = False
     _released = False
+    # Some releases of a server have told of a disconnect when they shut down, with the client
+    # still there: what is sent is for the server to deliver, or to throw away.
+    _left_by_shutdown = False
     _overrun: Overrun | None = None
 
     def __init__(
@@ -77,12 +80,21 @@ class HTTPExchange(Inbox):
         self._server_send = send
         self._scope = scope
 
+    @property
+    def is_deserted(self) -> bool:
+        """Whether nobody is there to be told anything."""
+        return self.left and not self._left_by_shutdown
+
     async def client_left(self) -> None:
         """Cancel the operation, or only tell, as the policy says."""
         if self.on_left is not None:
             self.on_left()
         if self.on_disconnect == "cancel":
-            await self.operation.cancel(CancelationReason.DISCONNECT, CLIENT_LEFT)
+            if self._shutdown_grace is None:
+                await self.operation.cancel(CancelationReason.DISCONNECT, CLIENT_LEFT)
+            else:
+                self._left_by_shutdown = True
+                await self._cancel_for_shutdown(self._shutdown_grace)
 
     async def follow(self, on_disconnect: OnDisconnect) -> None:
         """Change what becomes of the work when the client leaves, or has left.
@@ -129,7 +141,10 @@ class HTTPExchange(Inbox):
         """
         self._shutdown_grace = grace
         if self.started and not self.complete:
-            await self.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=grace)
+            await self._cancel_for_shutdown(grace)
+
+    async def _cancel_for_shutdown(self, grace: float) -> None:
+        await self.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=grace)
 
     def look_after(self, limit: float) -> None:
         """Report a handler that goes on although its operation was cut.
@@ -167,11 +182,12 @@ class HTTPExchange(Inbox):
             if not is_of_a_connection(exc):
                 raise
             await self._leave({"type": "http.disconnect"})
+            self._left_by_shutdown = False
 
     async def _may_pass(self) -> bool:
         if self.complete:
             return True
-        if self.left:
+        if self.is_deserted:
             # Nobody reads this any more. A loop that only sends still has to give way.
             if not self._is_cut() or not self._release():
                 await checkpoint()
@@ -254,7 +270,7 @@ class HTTPExchange(Inbox):
         """
         if self.started or self.complete:
             return
-        if self.left:
+        if self.is_deserted:
             # The server ignores it. A BaseHTTPMiddleware around us would raise without it, since
             # its application has returned no response.
             response = Response(status_code=CLIENT_CLOSED_REQUEST)

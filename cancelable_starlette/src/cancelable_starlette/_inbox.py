@@ -90,6 +90,11 @@ class Inbox:
         self._server_receive = receive
         self._read_ahead = read_ahead
 
+    @property
+    def is_deserted(self) -> bool:
+        """Whether nobody is there to be told anything."""
+        return self.left
+
     async def client_left(self) -> None:
         """Learn that the client left before the response was complete; called once."""
 
@@ -234,13 +239,16 @@ class Inbox:
 
     async def close(self) -> None:
         """Wait until no task of ours is in the server's ``receive()``; after ``stop``."""
+        await self._end_pump()
+        if self._held:
+            self._hold(-self._held)
+
+    async def _end_pump(self) -> None:
         if self._pump_scope is not None and self._pump_ended is not None:
             self._pump_scope.cancel()
             deadline = anyio.current_time() + STOP_LIMIT
             with anyio.CancelScope(deadline=deadline, shield=True):
                 await self._pump_ended.wait()
-        if self._held:
-            self._hold(-self._held)
 
     # -- the watcher's task --------------------------------------------------------------
 

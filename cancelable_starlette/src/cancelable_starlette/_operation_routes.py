@@ -38,8 +38,7 @@ class OperationRoutes(list[Route]):
     ) -> None:
         """Make the routes; see ``operations_routes``, which checks what it is given."""
         self.desk = desk
-        # Of its own, since an app may have routes for its users and others for its operators.
-        self.name_of_get = f"get_operation{prefix.replace('/', '_')}"
+        self.name_of_get = f"get_operation_{desk.number}"
         self._authorize = authorize
         self._owner = owner
         one = prefix + "/{operation_id}"

@@ -319,7 +319,7 @@ class _Stream:
             reason = self._exchange.operation.cancel_reason
         else:
             return None
-        is_gone = self._exchange is not None and self._exchange.left
+        is_gone = self._exchange is not None and self._exchange.is_deserted
         return None if is_gone or reason is CancelationReason.DISCONNECT else reason
 
     async def _send_last_event(self, reason: CancelationReason) -> None:

@@ -162,6 +162,11 @@ class SocketExchange(Inbox):
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server, or drop it when the client is gone."""
+        if message["type"] == "websocket.close":
+            # One server (granian 2.8) sends no close while somebody waits in its receive(). Another
+            # waits until its queue has been read, so the reading goes on once send() has begun.
+            await self._end_pump()
+            self.watch()
         if self.left and not self.complete:
             if self._heard:
                 # It knows, and goes on for nobody.

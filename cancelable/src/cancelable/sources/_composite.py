@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from functools import partial
 
@@ -39,7 +40,7 @@ class CompositeSource(CancelationSource):
         taken: list[CancelationSource] = []
         try:
             for source in self.sources:
-                source.set_cancel_callback(partial(self.one_fired, source))
+                source.set_cancel_callback(partial(_tell, weakref.ref(self), weakref.ref(source)))
                 taken.append(source)
         except RuntimeError:  # one is somebody else's; those before it are free again
             for source in taken:
@@ -122,3 +123,12 @@ class AllOfSource(CompositeSource):
         is_complete = len(self.triggered_sources) == len(self.sources)
         if is_complete or cause.reason is CancelationReason.ERROR:
             self.fire(cause)
+
+
+def _tell(
+    known: weakref.ref[CompositeSource], part: weakref.ref[CancelationSource], cause: Cause
+) -> None:
+    """Tell a composite, which keeps its parts alive and not the other way round."""
+    whole, source = known(), part()
+    if whole is not None and source is not None:
+        whole.one_fired(source, cause)

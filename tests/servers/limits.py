@@ -1,0 +1,54 @@
+"""What a server makes impossible: the tests expect exactly that there, and the page says why."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+LIMITS: dict[str, dict[str, str]] = {
+    "an upload is handled while it arrives": {
+        "daphne": "daphne calls the application when the body is whole",
+    },
+    "a client that leaves is seen behind a second request": {
+        "uvicorn-httptools*": "a request that waits behind the running one hides the end of the"
+        " connection",
+        "hypercorn-*[!2]": "bytes behind a request hide the end of the connection",
+        "granian": "bytes behind a request hide the end of the connection",
+    },
+    "a client that leaves is seen behind stray bytes": {
+        "hypercorn-*[!2]": "bytes behind a request hide the end of the connection",
+        "granian": "bytes behind a request hide the end of the connection",
+    },
+    "a stream that is broken off ends for its client": {
+        "*-h2": "Hypercorn neither ends nor resets an HTTP/2 stream that was not completed",
+        "daphne": "daphne neither ends a response that was not completed nor closes its connection",
+    },
+    "no body is asked for before somebody reads": {
+        "hypercorn-*": "Hypercorn and daphne invite it by themselves",
+        "daphne": "Hypercorn and daphne invite it by themselves",
+    },
+    "a socket is stopped whose client is gone before the accept": {
+        "granian": "granian tells of it only after the accept",
+    },
+    "a handler learns the close code of its client": {
+        "hypercorn-*": "Hypercorn says 1006 for every close",
+    },
+    "a socket is refused with a status": {
+        "daphne": "daphne lacks the response extension and answers 403",
+    },
+    "a shutdown is told first": {
+        "daphne": "daphne cancels every handler as soon as it is told to stop",
+    },
+}
+"""By the promise, the servers (as patterns) that do not let it be kept, with the reason."""
+
+
+def limit(kind: str, promise: str) -> str | None:
+    """Return why a server of this kind cannot keep *promise*; None: it has to.
+
+    Args:
+        kind: Which server, as ``tests/servers/launch.py`` spells it.
+        promise: A key of ``LIMITS``.
+    """
+    reasons = [why for pattern, why in LIMITS[promise].items() if fnmatchcase(kind, pattern)]
+    assert len(reasons) < 2, f"{kind}: {reasons}"
+    return reasons[0] if reasons else None
