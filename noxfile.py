@@ -185,9 +185,11 @@ def release_check(session: nox.Session) -> None:
 @nox.parametrize("project", PROJECTS)
 def alone(session: nox.Session, project: str) -> None:
     """Run the part of the tests that is a package's, where it is installed as a user has it."""
-    (wheel,) = DIST.glob(f"{WHEELS[project]}-*.whl")
-    session.install("--find-links", str(DIST), str(wheel), *group(TESTED_WITH[project]))
-    above = PROJECTS[PROJECTS.index(project) + 1 :]
+    place = PROJECTS.index(project)
+    above = PROJECTS[place + 1 :]
+    # By their paths: an installer that is told of a folder may have kept one of this version.
+    wheels = [str(*DIST.glob(f"{WHEELS[name]}-*.whl")) for name in PROJECTS[: place + 1]]
+    session.install(*wheels, *group(TESTED_WITH[project]))
     session.run(
         "python",
         "-c",
@@ -203,7 +205,7 @@ def alone(session: nox.Session, project: str) -> None:
         *(["fastapi"] if project != "cancelable_fastapi" else []),
     )
     if project == "cancelable":
-        session.install(f"{wheel}[resources]")
+        session.install(f"{wheels[0]}[resources]")
     session.run("pytest", *chosen(session, *TESTS_OF[project], *TWO_BACKENDS))
 
 
@@ -261,7 +263,8 @@ def docs(session: nox.Session) -> None:
     session.install(*EDITABLE, *group("docs"))
     # Its makers have another tool by now, and say so at each run.
     quiet = {"NO_MKDOCS_2_WARNING": "1"}
-    session.run("mkdocs", "build", "--strict", "--clean", *session.posargs, env=quiet)
+    session.run("mkdocs", "build", "--strict", "--clean", env=quiet)
+    session.run("python", "-m", "tests.docs.reference", "site")
 
 
 @nox.session
@@ -281,9 +284,12 @@ def demo_scale(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[-1])
 def bench(session: nox.Session) -> None:
-    """Measure what the packages cost beside what a program would use instead."""
-    session.install(*EDITABLE, *group("tests"), *group("bench"))
-    session.run("python", "benchmarks/core.py", *session.posargs)
+    """Measure what the packages cost beside what a program would use instead.
+
+    ``-- core streams`` measures only these. wrk, where it is installed, counts requests.
+    """
+    session.install(*EDITABLE, *group("bench"))
+    session.run("python", "benchmarks/all.py", *session.posargs)
 
 
 @nox.session

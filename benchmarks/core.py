@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
-import statistics
-import subprocess
-import sys
-import tempfile
+import logging
 import threading
 import time
 import tracemalloc
@@ -19,11 +15,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
-from harness import compare, show
+import trio
+from harness import compare, middle, rows_of
+from record import Record, alone
 
-from cancelable import Cancelable, CancelationToken, OperationRegistry
+from cancelable import Cancelable, CancelationError, CancelationToken, OperationRegistry
 
 STEPS = 3000
+LIVE = 20_000
 
 
 def blocks(make: Callable[[], Any]) -> Callable[[int], Awaitable[None]]:
@@ -40,6 +39,12 @@ def blocks(make: Callable[[], Any]) -> Callable[[int], Awaitable[None]]:
 async def fail_after(steps: int) -> None:
     for _ in range(steps):
         with anyio.fail_after(30):
+            pass
+
+
+async def trio_fail_after(steps: int) -> None:
+    for _ in range(steps):
+        with trio.fail_after(30):
             pass
 
 
@@ -63,7 +68,7 @@ def original() -> Callable[[], Any] | None:
         return None
 
 
-async def measure_blocks(backend: str) -> None:
+async def measure_blocks(backend: str, record: Record) -> None:
     token = CancelationToken()
     candidates: dict[str, Callable[[int], Awaitable[None]]] = {
         "anyio.fail_after(30)": fail_after,
@@ -81,22 +86,71 @@ async def measure_blocks(backend: str) -> None:
     }
     if backend == "asyncio":
         candidates["asyncio.timeout(30)"] = blocks(lambda: asyncio.timeout(30))
-    show(f"Entering and leaving a block, {backend}", await compare(candidates, STEPS))
-    show(
-        f"Three blocks inside one another, {backend}",
-        await compare({"anyio scopes": nested_fail_after, "Cancelables": nested}, STEPS),
-    )
+    else:
+        candidates["trio.fail_after(30)"] = trio_fail_after
+    rows = await compare(candidates, STEPS, clock=time.process_time)
+    title = f"Entering and leaving a block, {backend}"
+    record.table(title, "µs", "ratio", rows, is_plotted=True)
+    ratios = {row.name: row.ratio for row in rows}
+    name = f"÷ anyio.fail_after, {backend}"
+    record.reach(f"with_timeout {name}", ratios["Cancelable.with_timeout(30)"], 1.3)
+    record.reach(f"registered and with a token {name}", ratios["… named, registered, token"], 1.6)
+    three = {"anyio scopes": nested_fail_after, "Cancelables": nested}
+    rows = await compare(three, STEPS, clock=time.process_time)
+    record.table(f"Three blocks inside one another, {backend}", "µs", "ratio", rows)
     make_original = original()
     if make_original is not None:
-        theirs = blocks(lambda: make_original(30.0))
-        ours = candidates["Cancelable.with_timeout(30)"]
-        rows = await compare(
-            {"Cancelable.with_timeout(30)": ours, "hother-cancelable": theirs}, 500
-        )
-        show(f"Beside the library that this one follows, {backend}", rows)
+        both = {
+            "Cancelable.with_timeout(30)": candidates["Cancelable.with_timeout(30)"],
+            "hother-cancelable": blocks(lambda: make_original(30.0)),
+        }
+        rows = await compare(both, 500, clock=time.process_time)
+        record.table(f"Beside the library that this one follows, {backend}", "µs", "ratio", rows)
+        least = 9 if backend == "asyncio" else 7
+        record.reach_at_least(f"times faster than it, {backend}", rows[1].ratio, least, "{:.1f}")
 
 
-async def measure_wake_up(backend: str) -> None:
+async def measure_tokens(backend: str, record: Record) -> None:
+    """Making and cancelling a token, with nobody and with one block behind it."""
+
+    async def events(steps: int) -> None:
+        for _ in range(steps):
+            anyio.Event().set()
+
+    async def tokens(steps: int) -> None:
+        for _ in range(steps):
+            await CancelationToken().cancel()
+
+    async def scopes(steps: int) -> None:
+        for _ in range(steps):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+
+    async def cancelled_blocks(steps: int) -> None:
+        for _ in range(steps):
+            token = CancelationToken()
+            try:
+                async with Cancelable.with_token(token):
+                    await token.cancel()
+                    await anyio.lowlevel.checkpoint()
+            except CancelationError:
+                pass
+
+    candidates = {
+        "anyio.Event, made and set": events,
+        "CancelationToken, made and cancelled": tokens,
+        "anyio.CancelScope, entered and cancelled": scopes,
+        "a block cancelled by a token": cancelled_blocks,
+    }
+    # Each of these cancels makes a record, which nobody would see.
+    logging.disable(logging.INFO)
+    rows = await compare(candidates, 1000, clock=time.process_time)
+    logging.disable(logging.NOTSET)
+    record.table(f"Cancelling, {backend}", "µs", "ratio", rows)
+
+
+async def measure_wake_up(backend: str, record: Record) -> None:
     """From a cancel in a thread to the ``finally`` of the sleeping task."""
     delays: list[float] = []
     for _ in range(200):
@@ -115,83 +169,52 @@ async def measure_wake_up(backend: str) -> None:
                     await anyio.sleep(10)
                 finally:
                     delays.append((time.perf_counter() - asked[0]) * 1e3)
-        except Exception:
+        except CancelationError:
             timer.join()
-    print(f"\nA token cancelled in a thread wakes a sleeper, {backend}")
-    print(f"  median {statistics.median(delays):.3f} ms, worst {max(delays):.3f} ms of 200")
+    rows = rows_of({"token.cancel_sync() in a thread": delays})
+    record.table(f"A token cancelled in a thread wakes a sleeper, {backend}", "ms", "value", rows)
+    record.reach(f"ms from a thread's cancel to the finally, {backend}", middle(delays)[0], 0.3)
 
 
-async def measure_registry() -> None:
-    """Memory and time for many live operations, on asyncio."""
-    count = 100_000
+async def measure_memory(record: Record) -> None:
+    """What a live operation holds, on asyncio."""
     registry = OperationRegistry()
     token = CancelationToken()
-    with registry.as_default():
-        gate = anyio.Event()
+    gate = anyio.Event()
 
-        async def live() -> None:
-            operation = Cancelable.with_timeout(3600, name="live", register_globally=True)
-            try:
-                async with operation.add_token(token):
-                    await gate.wait()
-            except Exception:
-                return
+    async def live() -> None:
+        operation = Cancelable.with_timeout(3600, name="live", register_globally=True)
+        async with operation.add_token(token):
+            await gate.wait()
 
-        async def bare() -> None:
-            with anyio.move_on_after(3600):
-                await gate.wait()
+    async def bare() -> None:
+        with anyio.move_on_after(3600):
+            await gate.wait()
 
-        async def memory_of(work: Callable[[], Awaitable[None]], number: int) -> float:
-            nonlocal gate
-            gate = anyio.Event()
-            async with anyio.create_task_group() as tasks:
-                tracemalloc.start()
-                for _ in range(number):
-                    tasks.start_soon(work)
-                await anyio.wait_all_tasks_blocked()
-                used = tracemalloc.get_traced_memory()[0] / number
-                tracemalloc.stop()
-                gate.set()
-            return used
-
-        without, with_ours = await memory_of(bare, 20_000), await memory_of(live, 20_000)
-        print("\nLive operations, named, registered, with token and timeout (asyncio)")
-        print(f"  {with_ours - without:.0f} bytes each beyond a task under anyio.move_on_after")
-
+    async def memory_of(work: Callable[[], Awaitable[None]]) -> float:
+        nonlocal gate
         gate = anyio.Event()
         async with anyio.create_task_group() as tasks:
-            for _ in range(count):
-                tasks.start_soon(live)
+            tracemalloc.start()
+            for _ in range(LIVE):
+                tasks.start_soon(work)
             await anyio.wait_all_tasks_blocked()
-            start = time.perf_counter()
-            listed = registry.list_operations()
-            listing = (time.perf_counter() - start) / len(listed) * 1e6
-            start = time.perf_counter()
-            cancelled = registry.cancel_all()
-            asking = (time.perf_counter() - start) / cancelled * 1e6
-        ending = (time.perf_counter() - start) / cancelled * 1e6
-        print(f"  {count:,} of them: listing {listing:.1f} µs each, asking all to stop")
-        print(f"  {asking:.1f} µs each, until all have ended {ending:.1f} µs each")
+            used = tracemalloc.get_traced_memory()[0] / LIVE
+            tracemalloc.stop()
+            gate.set()
+        return used
+
+    with registry.as_default():
+        found = {
+            "a task under anyio.move_on_after": [await memory_of(bare)],
+            "an operation, named, registered, token, timeout": [await memory_of(live)],
+        }
+    rows = rows_of(found)
+    record.table(f"A live operation, of {LIVE:,}", "bytes", "beyond", rows)
+    record.reach("bytes of an operation beyond anyio's own scope", rows[1].beyond, 1024, "{:.0f}")
 
 
-async def measure_token() -> None:
-    """One token that serves a million operations, one after another."""
-    token = CancelationToken()
-    await blocks(lambda: Cancelable.with_token(token))(1000)
-    tracemalloc.start()
-    await blocks(lambda: Cancelable.with_token(token))(1000)
-    before = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    await blocks(lambda: Cancelable.with_token(token))(1_000_000)
-    tracemalloc.start()
-    await blocks(lambda: Cancelable.with_token(token))(1000)
-    after = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    print("\nOne token, 1,000,000 operations in sequence")
-    print(f"  {after - before:+d} bytes, {len(token._listeners)} listeners left")
-
-
-def measure_threads() -> None:
+def measure_threads(record: Record) -> None:
     """A thousand threads that cancel one token."""
     token = CancelationToken()
     first: list[bool] = []
@@ -208,40 +231,22 @@ def measure_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    print("\n1,000 threads cancel one token at once")
-    print(f"  {first.count(True)} of them was first; callbacks ran {len(called)} time(s)")
+    text = "callbacks that run when 1,000 threads cancel one token at once"
+    record.reach(text, len(called), 1, "{:.0f}")
+    record.reach(
+        "of these threads, those that were told to be first", first.count(True), 1, "{:.0f}"
+    )
 
 
-def measure_import() -> None:
-    """What an import costs beyond anyio's."""
-
-    def median_of(code: str) -> float:
-        program = f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
-        # Compiled files are used, and left by the first run, whatever the environment says.
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": cache}
-        command = [sys.executable, "-c", program]
-        times = [float(subprocess.check_output(command, env=environment)) for _ in range(16)]
-        return statistics.median(times[1:]) * 1e3
-
-    with tempfile.TemporaryDirectory() as cache:
-        anyio_alone = median_of("import anyio")
-        both = median_of("import anyio, cancelable")
-    print("\nImport")
-    print(f"  anyio {anyio_alone:.1f} ms, cancelable beyond that {both - anyio_alone:.1f} ms")
-    print(f"  ×{(both - anyio_alone) / anyio_alone:.2f} of anyio's own")
-
-
-def main() -> None:
-    """Run all measurements."""
-    print(f"Python {sys.version.split()[0]}")
+def measure(record: Record) -> None:
+    """Measure all of them."""
     for backend in ("asyncio", "trio"):
-        anyio.run(measure_blocks, backend, backend=backend)
-        anyio.run(measure_wake_up, backend, backend=backend)
-    anyio.run(measure_registry)
-    anyio.run(measure_token)
-    measure_threads()
-    measure_import()
+        anyio.run(measure_blocks, backend, record, backend=backend)
+        anyio.run(measure_tokens, backend, record, backend=backend)
+        anyio.run(measure_wake_up, backend, record, backend=backend)
+    anyio.run(measure_memory, record)
+    measure_threads(record)
 
 
 if __name__ == "__main__":
-    main()
+    alone("core", measure)

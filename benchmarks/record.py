@@ -105,7 +105,9 @@ class Record:
         """Print and keep a goal that is a greatest value."""
         self._goal(f"{text} ≤ {at_most:g}", form.format(found), found <= at_most)
 
-    def reach_at_least(self, text: str, found: float, at_least: float, form: str = "{:.2f}") -> None:
+    def reach_at_least(
+        self, text: str, found: float, at_least: float, form: str = "{:.2f}"
+    ) -> None:
         """Print and keep a goal that is a least value."""
         self._goal(f"{text} ≥ {at_least:g}", form.format(found), found >= at_least)
 

@@ -127,6 +127,43 @@ async def test_other_threads_know_it_when_they_are_given_the_context() -> None:
         assert seen == [operation]
 
 
+@on_asyncio
+@pytest.mark.parametrize("kind", ["worker", "asyncio's worker", "executor", "plain thread"])
+async def test_any_thread_may_use_an_operation_that_is_given_to_it(kind: str) -> None:
+    """It checks and reports as the threads do that know the operation by themselves."""
+    heard: list[object] = []
+    operation = Cancelable().on_progress(lambda _id, message, _metadata: heard.append(message))
+
+    results: list[type[Exception]] = []
+    done = threading.Event()
+
+    def work() -> None:
+        operation.check_cancelation_sync()
+        operation.report_progress_sync("half")
+        operation.cancel_sync()
+        try:
+            operation.check_cancelation_sync()
+        except Exception as error:
+            results.append(type(error))
+        done.set()
+
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with operation:
+            match kind:
+                case "worker":
+                    await anyio.to_thread.run_sync(work)
+                case "asyncio's worker":
+                    await asyncio.to_thread(work)
+                case "executor":
+                    await asyncio.get_running_loop().run_in_executor(None, work)
+                case _:
+                    in_thread(work)
+            await anyio.lowlevel.checkpoint()
+    assert done.wait(5)
+    assert results == [ManualCancelation]
+    assert heard == ["half"]
+
+
 async def test_a_thread_that_checks_ends_the_block_as_cancelled() -> None:
     """The error of a thread's check passes through and leaves as the operation's own."""
     operation = Cancelable()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -471,6 +473,48 @@ async def test_the_status_only_goes_forward() -> None:
     assert not operation.is_cancelling
 
 
+@pytest.mark.parametrize("ending", ["completed", "cancelled", "failed"])
+async def test_a_thread_that_watches_sees_the_status_go_forward_alone(ending: str) -> None:
+    """No ending is shown while the block runs, and no status again after another."""
+    order = ["pending", "running", "cancelling", ending]
+
+    def watch(operation: Cancelable, watching: threading.Event) -> None:
+        status = operation.status
+        seen.append(status)
+        watching.set()
+        while not status.is_terminal:
+            status = operation.status
+            if status.is_terminal:
+                shown_inside.append(is_inside)
+            if status is not seen[-1]:
+                seen.append(status)
+
+    shown_inside: list[bool] = []
+    for _ in range(20):
+        is_inside = True
+        seen: list[OperationStatus] = []
+        operation, watching = Cancelable(), threading.Event()
+        watcher = threading.Thread(target=watch, args=(operation, watching))
+        watcher.start()
+        assert watching.wait(5)
+        with suppress(ManualCancelation, LookupError):
+            async with operation:
+                try:
+                    await anyio.lowlevel.checkpoint()
+                    if ending == "failed":
+                        raise LookupError
+                    in_thread(operation.cancel_sync)
+                    if ending == "cancelled":
+                        await anyio.sleep(3600)
+                finally:
+                    is_inside = False
+        watcher.join(5)
+        places = [order.index(status.value) for status in seen]
+        assert places == sorted(set(places))
+        assert places[-1] == 3
+    assert shown_inside == [False] * 20
+
+
 async def test_a_request_after_the_end_changes_nothing() -> None:
     """A finished operation stays as it is, and says so to whoever asks."""
     async with Cancelable() as operation:
@@ -604,6 +648,45 @@ async def test_cancelling_one_of_many_leaves_the_others_alone() -> None:
     assert sorted(finished) == [number for number in range(20) if number != 7]
     assert operations[7].is_cancelled
     assert sum(each.is_completed for each in operations) == 19
+
+
+async def test_blocks_that_refuse_to_end_hold_up_nobody_else() -> None:
+    """One behind a shield and one that swallows everything; a hundred others come and go."""
+    release = anyio.Event()
+    shielded, obstinate = Cancelable(name="shielded"), Cancelable(name="obstinate")
+
+    async def stay_behind_a_shield() -> None:
+        async with shielded.move_on():
+            with anyio.CancelScope(shield=True):
+                await release.wait()
+
+    async def swallow_everything() -> None:
+        async with obstinate:
+            while not release.is_set():
+                with suppress(native_cancel()):
+                    await release.wait()
+
+    async def work(operation: Cancelable) -> None:
+        async with operation:
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+
+    others = [Cancelable() for _ in range(100)]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stay_behind_a_shield)
+        tasks.start_soon(swallow_everything)
+        await anyio.wait_all_tasks_blocked()
+        for operation in (shielded, obstinate):
+            operation.cancel_sync()
+        async with anyio.create_task_group() as more:
+            for operation in others:
+                more.start_soon(work, operation)
+        assert shielded.is_cancelling
+        assert obstinate.is_cancelling
+        release.set()
+    assert {operation.status for operation in others} == {COMPLETED}
+    assert obstinate.is_completed
+    assert obstinate.cancel_requested
 
 
 async def test_a_context_manager_cancelled_before_its_yield_raises_the_error() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC
 
 import anyio
 import pytest
@@ -13,6 +13,7 @@ from cancelable import (
     Cancelable,
     CancelationError,
     CancelationReason,
+    CancelationSource,
     CancelationToken,
     OperationContext,
     TimeoutCancelation,
@@ -34,7 +35,8 @@ class Nest:
     def __init__(self) -> None:
         self.token = CancelationToken()
         self.outer = Cancelable(name="outer")
-        self.middle = Cancelable.with_token(self.token, name="middle")
+        self.source = CancelationSource(CancelationReason.CONDITION, "gauge")
+        self.middle = Cancelable.with_token(self.token, name="middle").add_source(self.source)
         self.inner = Cancelable(name="inner")
 
 
@@ -55,6 +57,10 @@ async def token(nest: Nest) -> None:
 
 async def own_token(nest: Nest) -> None:
     nest.middle.token.cancel_sync("condition", "own token")
+
+
+async def source(nest: Nest) -> None:
+    nest.source.trigger("the gauge is full")
 
 
 async def deadline(nest: Nest) -> None:
@@ -81,6 +87,7 @@ GIVES: dict[Cause, R] = {
     thread: R.SIGNAL,
     token: R.DISCONNECT,
     own_token: R.CONDITION,
+    source: R.CONDITION,
     deadline: R.TIMEOUT,
     above: R.PARENT,
     above_from_a_thread: R.PARENT,
@@ -128,11 +135,12 @@ async def test_of_two_causes_the_first_counts(first: Cause, second: Cause, looke
 async def test_the_cause_is_the_same_wherever_it_is_read(cause: Cause) -> None:
     """In `except`, in `finally`, after the block, in children, in threads and in callbacks."""
     nest = Nest()
-    seen: list[tuple[str, R | None, str | None, datetime | None]] = []
+    seen: list[tuple[object, ...]] = []
 
     def note(where: str) -> None:
         context = nest.middle.context
-        seen.append((where, context.cancel_reason, context.cancel_message, context.cancelled_at))
+        facts = (context.cancel_reason, context.cancel_message, context.cancelled_at)
+        seen.append((where, *facts, context.cancel_source, context.origin_id))
         assert nest.middle.cancel_reason is context.cancel_reason
         assert nest.middle.cancel_message == context.cancel_message
         assert nest.middle.token.reason is context.cancel_reason
@@ -176,8 +184,10 @@ async def test_the_cause_is_the_same_wherever_it_is_read(cause: Cause) -> None:
     }
     assert len({facts[1:] for facts in seen}) == 1
     assert seen[0][1] is GIVES[cause]
-    assert seen[0][3] is not None
-    assert seen[0][3].tzinfo is UTC
+    assert nest.middle.context.cancel_source == ("gauge" if cause is source else None)
+    at = nest.middle.context.cancelled_at
+    assert at is not None
+    assert at.tzinfo is UTC
 
 
 async def test_a_message_and_the_id_of_the_ancestor_reach_all_levels() -> None:

@@ -353,6 +353,25 @@ async def test_a_block_in_a_child_of_a_native_group_ends_alone(anyio_backend_nam
     assert sorted(ended) == ["a cancelled", "b"]
 
 
+async def test_a_block_in_the_body_of_a_native_group_ends_alone(anyio_backend_name: str) -> None:
+    """The line behind it runs, and so do the group's children, to their end."""
+    ended: list[str] = []
+
+    async def child() -> None:
+        await anyio.sleep(3)
+        ended.append("child")
+
+    async with open_nursery(anyio_backend_name) as start_soon:
+        start_soon(child)
+        try:
+            async with Cancelable.with_timeout(1):
+                await anyio.sleep(3600)
+        except TimeoutCancelation:
+            await anyio.sleep(1)
+            ended.append("fallback")
+    assert ended == ["fallback", "child"]
+
+
 async def test_an_error_of_a_block_in_a_task_group_is_an_ordinary_member() -> None:
     """The error of a cancelled block stands in the group of whoever let it out."""
 

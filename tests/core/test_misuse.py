@@ -16,6 +16,7 @@ from cancelable import (
     Cancelable,
     CancelationError,
     CancelationReason,
+    CancelOutcome,
     ConditionCancelation,
     DisconnectCancelation,
     ManualCancelation,
@@ -173,6 +174,87 @@ async def test_a_generator_whose_task_is_gone_is_closed_quietly() -> None:
     assert operation.status is OperationStatus.CANCELLED
     assert operation.cancel_reason is CancelationReason.EXTERNAL
     assert current_operation() is None
+
+
+@on_asyncio
+async def test_a_block_whose_steps_run_in_tasks_of_their_own_says_so_and_harms_nobody() -> None:
+    """It goes from task to task in a generator; the last one is told, and what is around lives."""
+    import asyncio
+
+    async def step(source: AsyncIterator[int]) -> int:
+        async with Cancelable() as mine:
+            number = await anext(source)
+            assert not mine.cancel_requested
+            return number
+
+    operation = Cancelable.with_timeout(60)
+    async with Cancelable() as around:
+        source = numbers(operation)
+        # A loop would refuse to leave `mine` in the task that enters the block of the source.
+        assert await asyncio.create_task(bare_step(source)) == 1
+        assert await asyncio.create_task(step(source)) == 2
+        with pytest.raises(RuntimeError, match="left in another task"):
+            await asyncio.create_task(step(source))
+        await anyio.lowlevel.checkpoint()
+    assert around.is_completed
+    assert operation.status is OperationStatus.FAILED
+    assert current_operation() is None
+
+
+async def bare_step(source: AsyncIterator[int]) -> int:
+    return await anext(source)
+
+
+@on_asyncio
+async def test_a_generator_that_is_dropped_while_its_task_lives_ends_its_block() -> None:
+    """The collector closes it in a task of its own: the mistake is reported, the task goes on."""
+    import asyncio
+
+    operation = Cancelable.with_timeout(60)
+    reported: list[str] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _loop, facts: reported.append(str(facts.get("exception"))))
+
+    async def take_one() -> str:
+        async for number in numbers(operation):
+            assert number == 1
+            break
+        with anyio.fail_after(5):
+            while operation.is_running:
+                await asyncio.sleep(0)
+        assert operation.cancel_sync() is CancelOutcome.FINISHED
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return "went on"
+
+    try:
+        assert await asyncio.create_task(take_one()) == "went on"
+        gc.collect()
+    finally:
+        loop.set_exception_handler(before)
+    assert ["left in another task" in each for each in reported] == [True]
+    assert operation.is_cancelled
+    assert operation.cancel_reason is CancelationReason.EXTERNAL
+    assert current_operation() is None
+
+
+@pytest.fixture
+async def block(anyio_backend: object) -> AsyncIterator[Cancelable]:
+    """A block around a whole test, as users may make it."""
+    async with Cancelable.with_timeout(60, name="fixture") as operation:
+        yield operation
+    assert operation.is_completed
+
+
+async def test_a_block_may_be_a_fixture(block: Cancelable) -> None:
+    """It is entered and left in one task, and what the test does below it ends alone."""
+    assert block.is_running
+    with pytest.raises(TimeoutError):
+        async with Cancelable.with_timeout(0, parent=block):
+            await anyio.sleep_forever()
+    await anyio.lowlevel.checkpoint()
+    assert not block.cancel_requested
 
 
 async def test_blocks_left_in_the_wrong_order_leave_no_operation_behind() -> None:

@@ -6,6 +6,7 @@ Holds to: S16.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -252,6 +253,46 @@ async def test_waiting_for_the_end_is_a_call_of_its_own(registry: OperationRegis
         assert await registry.wait_stopped("mine", timeout=0) is ended
         with pytest.raises(LookupError, match="nobody"):
             await registry.wait_stopped("nobody")
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01, None])
+@pytest.mark.parametrize("kind", ["heeds it", "is shielded", "swallows it"])
+async def test_requested_is_told_from_stopped_whatever_the_block_does(
+    registry: OperationRegistry, kind: str, timeout: float | None
+) -> None:
+    """The wait keeps its limit, and what has not stopped by then is listed."""
+    release = anyio.Event()
+
+    async def work() -> None:
+        async with registry.register(Cancelable("mine")).move_on():
+            if kind == "heeds it":
+                await anyio.sleep_forever()
+            with anyio.CancelScope(shield=kind == "is shielded"):
+                while not release.is_set():
+                    with suppress(anyio.get_cancelled_exc_class()):
+                        await release.wait()
+            if kind == "is shielded":
+                await anyio.lowlevel.checkpoint()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+            await anyio.wait_all_tasks_blocked()
+            assert registry.cancel("mine") is CancelOutcome.REQUESTED
+            if kind != "heeds it":
+                if timeout is not None:
+                    assert await registry.wait_stopped("mine", timeout=timeout) is None
+                cancelling = registry.list_operations(OperationStatus.CANCELLING)
+                assert [each.id for each in cancelling] == ["mine"]
+                assert registry.cancel("mine") is CancelOutcome.ALREADY_REQUESTED
+                release.set()
+            ended = await registry.wait_stopped("mine", timeout=timeout and 4)
+            # One turn of the loop may be enough to stop, or not.
+            ended = ended or await registry.wait_stopped("mine")
+    assert ended is not None
+    assert ended.is_cancelled is (kind != "swallows it")
+    assert ended.cancel_requested
+    assert registry.cancel("mine") is CancelOutcome.FINISHED
 
 
 async def test_a_thread_waits_for_the_end_in_a_loop_of_its_own(

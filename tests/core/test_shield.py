@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -16,9 +18,11 @@ from cancelable import (
     Cancelable,
     CancelationError,
     CancelationReason,
+    CancelationToken,
     CancelOutcome,
     DisconnectCancelation,
     ManualCancelation,
+    OperationRegistry,
     OperationStatus,
     ParentCancelation,
     SignalCancelation,
@@ -56,6 +60,81 @@ async def test_a_section_finishes_and_the_cancel_is_delivered_at_its_end(from_th
     assert written == [1, 2]
     assert section.is_completed
     assert operation.is_cancelled
+
+
+Strike = Callable[[Cancelable, Cancelable, CancelationToken, anyio.CancelScope], object]
+
+STRIKES: dict[str, Strike] = {
+    "manual": lambda operation, _above, _token, _around: operation.cancel_sync(),
+    "disconnect": lambda _operation, _above, token, _around: token.cancel_sync("disconnect"),
+    "timeout": lambda operation, _above, _token, _around: operation.extend(0),
+    "parent": lambda _operation, above, _token, _around: above.cancel_sync("signal"),
+    "external": lambda _operation, _above, _token, around: around.cancel(),
+}
+
+
+@pytest.mark.parametrize("reason", STRIKES)
+async def test_whatever_comes_in_a_section_is_delivered_at_its_end_and_seen_meanwhile(
+    reason: str,
+) -> None:
+    """Both writes, and nothing behind them; the registry lists who is to stop and has not yet."""
+    written: list[int] = []
+    token, above = CancelationToken(), Cancelable(name="above")
+    operation = Cancelable.with_token(token, name="order", register_globally=True)
+    with OperationRegistry().as_default() as registry, anyio.fail_after(5):
+        with anyio.CancelScope() as around, suppress(CancelationError):
+            async with above, operation:
+                async with operation.shield():
+                    written.append(1)
+                    STRIKES[reason](operation, above, token, around)
+                    for _ in range(3):
+                        await anyio.lowlevel.checkpoint()
+                    (listed,) = registry.list_operations()
+                    written.append(2)
+                written.append(3)
+    assert written == [1, 2]
+    assert operation.is_cancelled
+    assert operation.cancel_reason == reason
+    assert around.cancelled_caught is (reason == "external")
+    # Nobody tells us of a scope that is not ours before it cuts.
+    assert listed.status is (
+        OperationStatus.RUNNING if reason == "external" else OperationStatus.CANCELLING
+    )
+
+
+@pytest.mark.parametrize("second", [None, "shutdown", "parent", "external"])
+@pytest.mark.parametrize("is_protected", [True, False])
+async def test_the_steps_of_a_cleanup_are_all_done_in_a_section(
+    is_protected: bool, second: str | None
+) -> None:
+    """Also when one more request comes meanwhile; without a section the first await is the last."""
+    steps: list[int] = []
+    above, operation = Cancelable(name="above"), Cancelable(name="below")
+
+    async def clean_up() -> None:
+        for step in range(3):
+            if step == 1 and second == "shutdown":
+                operation.cancel_sync("signal", "shutdown")
+            elif step == 1 and second is not None:
+                STRIKES[second](operation, above, operation.token, around)
+            await anyio.lowlevel.checkpoint()
+            steps.append(step)
+
+    with anyio.fail_after(5), anyio.CancelScope() as around, suppress(CancelationError):
+        async with above, operation:
+            try:
+                await operation.cancel()
+                await anyio.sleep_forever()
+            finally:
+                if is_protected:
+                    async with operation.shield(timeout=60):
+                        await clean_up()
+                    pytest.fail("the cancel was not delivered behind the section")
+                else:
+                    await clean_up()
+    assert steps == ([0, 1, 2] if is_protected else [])
+    assert operation.cancel_reason is CancelationReason.MANUAL
+    assert around.cancelled_caught is (is_protected and second == "external")
 
 
 async def test_a_section_without_a_request_changes_nothing() -> None:

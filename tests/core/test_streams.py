@@ -736,3 +736,33 @@ async def test_chunks_that_are_left_early_are_closed_by_their_block() -> None:
         async with chunked_cancelable_stream(numbers(), 3, cancel) as chunks:
             assert await anext(chunks) == [0, 1, 2]
         assert closed == [True]
+
+
+# -- steps in other tasks --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_step_may_be_made_in_a_task_of_its_own(
+    kind: Callable[[Source, Cancelable], Stream],
+) -> None:
+    """No scope is left open in a task that goes away between two items, or at the end."""
+    source, operation = Source(6), Cancelable()
+    received: list[object] = []
+    is_over = False
+
+    async def step(stream: AsyncIterator[object]) -> None:
+        nonlocal is_over
+        try:
+            received.append(await anext(stream))
+        except StopAsyncIteration:
+            is_over = True
+
+    with anyio.fail_after(5):
+        async with operation:
+            stream = aiter(kind(source, operation))
+            while not is_over:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(step, stream)
+    assert received == ([[0, 1], [2, 3], [4, 5]] if kind is in_chunks else list(range(6)))
+    assert len(source.closed_in) == 1
+    assert operation.is_completed

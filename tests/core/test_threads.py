@@ -192,6 +192,59 @@ async def test_an_error_of_a_check_is_no_failure_of_the_operation_around() -> No
     assert inner.cancel_reason is CancelationReason.PARENT
 
 
+async def test_a_retry_in_a_thread_that_swallows_the_error_does_not_outlive_the_request() -> None:
+    """The error of a check is an ordinary one there; each check raises it, and then the loop."""
+    swallowed: list[type[Exception]] = []
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with Cancelable() as cancel:
+
+            def work() -> str:
+                cancel.cancel_sync()
+                for check in (cancel.check_cancelation_sync, cancel.token.check) * 3:
+                    try:
+                        check()
+                    except Exception as error:
+                        swallowed.append(type(error))
+                return "given up"
+
+            assert await cancel.run_in_thread(work) == "given up"
+            await anyio.lowlevel.checkpoint()
+            pytest.fail("the checkpoint let the block go on")
+    assert swallowed == [ManualCancelation] * 6
+
+
+async def test_a_thread_that_does_not_check_is_seen_until_it_has_ended() -> None:
+    """The operation is listed as cancelling, and its place among the workers is taken."""
+    registry = ThreadSafeRegistry()
+    began, release = threading.Event(), threading.Event()
+    workers = to_thread.current_default_thread_limiter()
+
+    def work() -> None:
+        began.set()
+        release.wait(5)
+
+    async def run() -> None:
+        with pytest.raises(ManualCancelation):
+            async with registry.register(Cancelable("import")) as cancel:
+                await cancel.run_in_thread(work)
+                await anyio.lowlevel.checkpoint()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await to_thread.run_sync(began.wait, limiter=anyio.CapacityLimiter(1))
+            assert registry.cancel("import") is CancelOutcome.REQUESTED
+            assert await registry.wait_stopped("import", timeout=0.01) is None
+            (listed,) = registry.list_operations(status=OperationStatus.CANCELLING)
+            assert listed.id == "import"
+            assert workers.borrowed_tokens == 1
+            release.set()
+            ended = await registry.wait_stopped("import")
+    assert ended is not None
+    assert ended.is_cancelled
+    assert workers.borrowed_tokens == 0
+
+
 async def test_a_result_that_was_computed_is_kept_although_a_request_came() -> None:
     """The call returns it; the next checkpoint is where the block is cut."""
     results: list[int] = []

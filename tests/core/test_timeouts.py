@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -12,7 +13,16 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from cancelable import Cancelable, CancelationReason, ManualCancelation, TimeoutCancelation
+from cancelable import (
+    AllOfSource,
+    AnyOfSource,
+    Cancelable,
+    CancelationReason,
+    ManualCancelation,
+    TimeoutCancelation,
+    TimeoutSource,
+    cancelable,
+)
 from tests.support.clock import advance, in_virtual_time
 
 HUGE = [1e15, 1e300, timedelta.max, Decimal(10) ** 30, 10**18]
@@ -120,6 +130,48 @@ async def test_the_clock_starts_on_entry() -> None:
         await anyio.sleep(2)
         assert operation.remaining == pytest.approx(1)
     assert operation.is_completed
+
+
+MADE: dict[str, Callable[[], Cancelable]] = {
+    "alone": lambda: Cancelable.with_timeout(3),
+    "combined": lambda: Cancelable().combine(Cancelable.with_timeout(3)),
+    "combined twice": lambda: Cancelable().combine(
+        Cancelable().combine(Cancelable.with_timeout(3))
+    ),
+    "the earlier one": lambda: Cancelable.with_timeout(9).combine(Cancelable.with_timeout(3)),
+    "source": lambda: Cancelable().add_source(TimeoutSource(3)),
+    "any of": lambda: Cancelable().add_source(AnyOfSource([TimeoutSource(9), TimeoutSource(3)])),
+    "all of": lambda: Cancelable().add_source(AllOfSource([TimeoutSource(1), TimeoutSource(3)])),
+    "combined source": lambda: Cancelable().combine(Cancelable().add_source(TimeoutSource(3))),
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+async def test_the_clock_of_a_composition_starts_on_entry(made: str) -> None:
+    """Of whatever parts it was made, and however long that is ago."""
+    operation = MADE[made]()
+    await anyio.sleep(3)
+    started = anyio.current_time()
+    with pytest.raises(TimeoutCancelation):
+        async with operation:
+            await anyio.sleep(2)
+            await anyio.sleep(3600)
+    assert anyio.current_time() == pytest.approx(started + 3)
+
+
+async def test_the_clock_of_a_decorated_function_starts_with_each_call() -> None:
+    """Neither with the decorator nor with the call before."""
+
+    @cancelable(timeout=3)
+    async def work(seconds: float) -> str:
+        await anyio.sleep(seconds)
+        return "done"
+
+    for _ in range(3):
+        await anyio.sleep(3)
+        assert await work(2) == "done"
+    with pytest.raises(TimeoutCancelation):
+        await work(4)
 
 
 async def test_a_deadline_is_a_time_of_anyios_clock() -> None:

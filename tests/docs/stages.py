@@ -132,6 +132,10 @@ async def responses(names: Names) -> AsyncGenerator[Names]:
     yield GIVEN
     assert await hang_up(names["app"], "/ticks", after=3.5) < 4
     assert names["closed"] == ["ticks"]
+    counter = await ask(names["app"], "/counter", headers=[(b"last-event-id", b"1")])
+    event = b'event: count\ndata: {"number":%d}\nid: %d\n\n'
+    pings = b": ping\n\n" * 2
+    assert counter.body == event % (2, 2) + pings + event % (3, 3) + pings
     news = ScriptedConnection(path="/news")
     async with lifespan(names["app"]), anyio.create_task_group() as tasks:
         tasks.start_soon(news.run, names["app"])
@@ -163,6 +167,10 @@ async def sockets(names: Names) -> AsyncGenerator[Names]:
     limited = ScriptedSocket("/prices")
     await limited.run(names["alone"])
     assert limited.close_code == 3008
+    idle = ScriptedSocket("/talk")
+    began = anyio.current_time()
+    await idle.run(names["alone"])
+    assert (idle.close_code, anyio.current_time() - began) == (3008, 60)
 
 
 @asynccontextmanager
@@ -186,6 +194,8 @@ async def jobs(names: Names) -> AsyncGenerator[Names]:
         stopped = ScriptedConnection("DELETE", path, query=b"wait=5", headers=user)
         await stopped.run(app)
         assert b'"cancelled"' in stopped.body
+    assert (await ask(names["plain"], "/reports", "POST")).status == 401
+    assert (await ask(names["plain"], "/reports", "POST", headers=user)).status == 202
 
 
 @asynccontextmanager

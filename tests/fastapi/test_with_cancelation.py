@@ -353,7 +353,7 @@ async def test_settings_of_a_generator_that_nothing_watches_are_refused(
 
     app.get("/set", response_class=StreamingResponse)(with_cancelation(**settings)(endpoint))
     app.get("/bare", response_class=StreamingResponse)(with_cancelation(endpoint))
-    with pytest.raises(RuntimeError, match="'endpoint' have no effect.*RequestCancelationMiddle"):
+    with pytest.raises(RuntimeError, match=r"'endpoint' have no effect.*RequestCancelationMiddle"):
         await run(app, ScriptedConnection(path="/set"))
     assert (await run(app, ScriptedConnection(path="/bare"))).body == b"first"
 

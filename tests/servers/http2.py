@@ -63,10 +63,10 @@ class HTTP2Client(Client):
             self._flush()
             data = data[size:]
 
-    def response(self) -> tuple[int, bytes]:
+    def response(self, *, may_lack_end: bool = False) -> tuple[int, bytes]:
         """Read a whole response, and return status and body."""
         body, complete = self.rest()
-        assert complete, body
+        assert complete or may_lack_end, body
         return self._statuses[self.stream], body
 
     def rest(self) -> tuple[bytes, bool]:
@@ -151,8 +151,9 @@ class HTTP2Client(Client):
         if how != "reset":
             super().hang_up(how)
             return
-        self._connection.reset_stream(self.stream, h2.errors.ErrorCodes.CANCEL)
-        self._flush()
+        if self.stream not in self.ended | self.was_reset:
+            self._connection.reset_stream(self.stream, h2.errors.ErrorCodes.CANCEL)
+            self._flush()
 
     def reset_connection(self) -> None:
         """Leave with a reset of TCP, and with every stream."""

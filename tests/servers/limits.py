@@ -18,12 +18,20 @@ LIMITS: dict[str, dict[str, str]] = {
         "hypercorn-*[!2]": "bytes behind a request hide the end of the connection",
         "granian": "bytes behind a request hide the end of the connection",
     },
+    "an answer to a client that left unseen is quiet": {
+        "uvicorn-httptools-uvloop": "with uvloop the answer then fails, and uvicorn logs that it"
+        " was not completed",
+    },
     "a stream that is broken off ends for its client": {
         "*-h2": "Hypercorn neither ends nor resets an HTTP/2 stream that was not completed",
         "daphne": "daphne neither ends a response that was not completed nor closes its connection",
     },
+    "a body goes on behind its answer": {
+        "*-h2": "the rest of a body that comes behind the answer ends the connection on asyncio,"
+        " and the whole server on Trio",
+    },
     "no body is asked for before somebody reads": {
-        "hypercorn-*": "Hypercorn and daphne invite it by themselves",
+        "hypercorn-*[!2]": "Hypercorn and daphne invite it by themselves",
         "daphne": "Hypercorn and daphne invite it by themselves",
     },
     "a socket is stopped whose client is gone before the accept": {
@@ -36,7 +44,14 @@ LIMITS: dict[str, dict[str, str]] = {
         "daphne": "daphne lacks the response extension and answers 403",
     },
     "a shutdown is told first": {
-        "daphne": "daphne cancels every handler as soon as it is told to stop",
+        "daphne": "daphne cancels its handlers at once, and with a socket open it ends without"
+        " that",
+    },
+    "a shutdown closes sockets with a code": {
+        "granian": "granian drops its sockets at once, without a close frame",
+    },
+    "a stream that ends during a shutdown ends for its client": {
+        "hypercorn-trio-h2": "Hypercorn on Trio may say goodbye before the end of the last stream",
     },
 }
 """By the promise, the servers (as patterns) that do not let it be kept, with the reason."""

@@ -124,11 +124,13 @@ def test_a_body_in_slow_chunks_arrives_whole(
 ) -> None:
     """W2: ten megabytes of JSON, read at once, late, and after looking for the client."""
     path = f"{layers}/upload/{kind}/{number}"
-    body = json.dumps({"data": "x" * 10_000_000}).encode()
+    # Hypercorn opens the window of a stream by 64 KiB at a time: ten megabytes take it seconds.
+    size = 1_000_000 if server.kind.endswith("-h2") else 10_000_000
+    body = json.dumps({"data": "x" * size}).encode()
     with server.connect() as client:
         client.request("POST", path, f"Content-Length: {len(body)}")
-        for start in range(0, len(body), 500_000):
-            client.send(body[start : start + 500_000])
+        for start in range(0, len(body), size // 20):
+            client.send(body[start : start + size // 20])
             time.sleep(0.002)  # the chunks must not arrive as one; nothing waits for this
         status, answer = client.response()
 
@@ -187,9 +189,10 @@ def test_an_answer_without_reading_a_big_body_does_not_deadlock(
     with server.connect() as client:
         client.socket.settimeout(5)
         client.request("POST", path, "Content-Length: 5000000")
+        parts = 0 if server.limit("a body goes on behind its answer") else 100
         try:
-            for _ in range(50):
-                client.send(b"x" * 100_000)
+            for _ in range(parts):
+                client.send(b"x" * 50_000)
         except OSError:
             pass  # the server may close while we send: it has said all that it had to say
         try:
@@ -249,6 +252,8 @@ def test_bytes_behind_a_request_do_not_hide_a_client_that_hangs_up(
 
     assert server.wait_for(path, "cancelled") == ("timeout" if hidden else "disconnect")
     server.wait_for(path, "returned")
+    if hidden and server.limit("an answer to a client that left unseen is quiet"):
+        server.expected += broken_off_lines(server)
 
 
 def test_a_stream_whose_time_is_up_does_not_look_complete(

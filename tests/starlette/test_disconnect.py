@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
 
@@ -24,6 +26,7 @@ from cancelable import (
     current_operation,
 )
 from cancelable_starlette import (
+    CancelableStreamingResponse,
     RequestCancelationMiddleware,
     get_request_operation,
     get_request_token,
@@ -36,8 +39,18 @@ from cancelable_starlette.testing import (
     UVICORN,
     ScriptedConnection,
     ServerBehaviour,
+    lifespan,
 )
-from tests.starlette.support import Watch, application, look, read_body, respond, run, until_left
+from tests.starlette.support import (
+    Watch,
+    application,
+    look,
+    read_body,
+    respond,
+    run,
+    until_left,
+    until_watched,
+)
 
 SERVERS = pytest.mark.parametrize(
     "server",
@@ -331,7 +344,7 @@ async def test_a_middleware_around_us_gets_a_response_for_nobody(
     await run(RequestCancelationMiddleware(application(handle)), connection, watch)
 
     assert connection.sent == []
-    assert [m.get("status") for m in connection.discarded] == [499, None]
+    assert [m.get("status") for m in connection.discarded] == [499]
 
 
 async def test_a_server_that_never_tells_makes_nobody_wait(
@@ -468,4 +481,278 @@ async def test_a_client_disconnect_error_of_starlette_is_quiet(
     app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
     await run(RequestCancelationMiddleware(app), connection, watch)
 
+    assert connection.sent == []
+
+
+async def test_many_abandoned_requests_are_quiet(
+    anyio_backend: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W11, C28, C78: a record at INFO for each; layers around us end as ever, and see no error."""
+    facts: list[OperationContext] = []
+    left: list[str] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await sleep_forever()
+        finally:
+            left.append("handler")
+
+    app = RequestCancelationMiddleware(application(handle), on_cancel=facts.append)
+
+    async def tracer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except BaseException as exc:
+            left.append(repr(exc))
+            raise
+        finally:
+            left.append("tracer")
+
+    connections = [ScriptedConnection("GET", f"/{n}", leave_after=0.001 * n) for n in range(100)]
+    with caplog.at_level(logging.INFO):
+        async with lifespan(app), anyio.create_task_group() as tasks:
+            for connection in connections:
+                tasks.start_soon(connection.run, tracer)
+
+    assert left.count("handler") == left.count("tracer") == len(left) / 2 == 100
+    assert len(facts) == 100
+    # An error that nobody took would be one at ERROR, of the event loop.
+    records = [each for each in caplog.records if each.levelno >= logging.INFO]
+    assert [each.levelname for each in records] == ["INFO"] * 100
+    assert "disconnect" in records[0].getMessage()
+
+
+@pytest.mark.parametrize("phase", ["before", "during", "after"])
+async def test_a_cancel_of_the_servers_passes_through(
+    anyio_backend: object, watch: Watch, phase: str
+) -> None:
+    """C77: with nothing of ours left in ``receive()``, and the request known as cancelled."""
+    facts: list[OperationContext] = []
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        if phase != "before":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"1", "more_body": True})
+        if phase == "after":
+            await send({"type": "http.response.body", "body": b"2"})
+        server.cancel()
+        await sleep_forever()
+
+    app = RequestCancelationMiddleware(application(handle), on_cancel=facts.append)
+    async with contextlib.AsyncExitStack() as stack:
+        if watch == "service":
+            await stack.enter_async_context(lifespan(app))
+        with anyio.CancelScope() as server:
+            await connection.run(app)
+
+    assert server.cancelled_caught
+    assert [each.cancel_reason for each in facts] == [CancelationReason.EXTERNAL]
+    assert not connection.discarded
+    assert connection.starts == (phase != "before")
+
+
+@pytest.mark.parametrize(("path", "ended"), [("/heeds", 0.3), ("/stuck", 0.5), ("/hurried", 0.4)])
+async def test_a_grace_after_a_disconnect(
+    anyio_backend: object, watch: Watch, path: str, ended: float
+) -> None:
+    """C35: told at once, cut to the moment; a later and harder cause may shorten it."""
+    told: list[CancelationReason] = []
+    times: list[float] = []
+    facts: list[OperationContext] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        operation = current_operation()
+        assert operation is not None
+        connection.leave()
+        told.append(await operation.wait_cancelling())
+        began = anyio.current_time()
+        assert operation.is_cancelling
+        try:
+            await anyio.sleep(0.3)
+            if path == "/heeds":
+                return
+            if path == "/hurried":
+                await operation.cancel(CancelationReason.SIGNAL, grace=0.1)
+            await sleep_forever()
+        finally:
+            times.append(anyio.current_time() - began)
+
+    connection = ScriptedConnection("GET", path)
+    app = RequestCancelationMiddleware(application(handle), grace=0.5, on_cancel=facts.append)
+    await run(app, connection, watch)
+
+    assert told == [CancelationReason.DISCONNECT]
+    assert times == [pytest.approx(ended, abs=0.01)]
+    expected = [] if path == "/heeds" else [CancelationReason.DISCONNECT]
+    assert [each.cancel_reason for each in facts] == expected
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_another_error_of_send_is_passed_on_unless_the_client_has_left(
+    anyio_backend: object, watch: Watch, stream: bool
+) -> None:
+    """C41: a server that complains about a message is not told by us that the client left."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await checkpoint()
+
+    async def endpoint(request: Request) -> Response:
+        if request.url.path == "/gone":
+            connection.leave()
+            with anyio.CancelScope(shield=True):
+                await until_left(request.receive)
+        return StreamingResponse(chunks()) if stream else PlainTextResponse("ok")
+
+    app = RequestCancelationMiddleware(Starlette(routes=[Route("/{rest}", endpoint)]))
+    server = ServerBehaviour(send_after_leave="runtime_error")
+    connection = ScriptedConnection("GET", "/gone", server=server)
+    await run(app, connection, watch)
+    assert connection.sent == []
+
+    connection = ScriptedConnection("GET", "/here", send_errors=[None, RuntimeError("mine")])
+    with pytest.raises(RuntimeError, match="mine"):
+        await run(app, connection, watch)
+
+
+async def test_who_waits_for_a_place_and_leaves_never_takes_one(anyio_backend: object) -> None:
+    """C55: a storm of clients that give up and come again leaves no queue behind."""
+    places = anyio.Semaphore(4)
+    answered: list[str] = []
+    worked: list[str] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        async with places:
+            worked.append(scope["path"])
+            await anyio.sleep(1)
+            answered.append(scope["path"])
+            await respond(send)
+
+    async def storm(number: int) -> None:
+        for attempt in range(3):
+            await ScriptedConnection("GET", f"/{number}/{attempt}", leave_after=0.3).run(app)
+
+    app = RequestCancelationMiddleware(application(handle))
+    with OperationRegistry().as_default() as registry:
+        async with lifespan(app):
+            async with anyio.create_task_group() as tasks:
+                for number in range(100):
+                    tasks.start_soon(storm, number)
+            assert places.statistics().tasks_waiting == 0
+            assert places.value == 4
+            assert answered == []
+            assert len(worked) <= 4 * 4
+            patient = ScriptedConnection("GET", "/patient")
+            await patient.run(app)
+        assert registry.list_operations() == []
+
+    assert patient.body == b"ok"
+
+
+async def test_a_handler_may_wait_for_the_token(anyio_backend: object, watch: Watch) -> None:
+    """C69: one that does not want to be cut asks for a grace, and is told."""
+    reasons: list[CancelationReason] = []
+    connection = ScriptedConnection()
+
+    async def endpoint(request: Request) -> Response:
+        connection.leave()
+        reasons.append(await get_request_token(request).wait())
+        return PlainTextResponse("for nobody")
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    await run(RequestCancelationMiddleware(app, grace=60), connection, watch)
+
+    assert reasons == [CancelationReason.DISCONNECT]
+
+
+async def test_a_newer_request_replaces_the_older_ones(anyio_backend: object, watch: Watch) -> None:
+    """C92: the last one answers; the others say that they were cancelled, and why."""
+    latest: dict[str, Cancelable] = {}
+    facts: list[OperationContext] = []
+
+    async def endpoint(request: Request) -> Response:
+        operation = get_request_operation(request)
+        assert operation is not None
+        older = latest.get("user")
+        latest["user"] = operation
+        if older is not None:
+            older.cancel_sync(CancelationReason.MANUAL, "superseded")
+        await anyio.sleep(1)
+        return PlainTextResponse("the last one")
+
+    app = RequestCancelationMiddleware(
+        Starlette(routes=[Route("/", endpoint)]), on_cancel=facts.append
+    )
+    connections = [ScriptedConnection() for _ in range(5)]
+    async with contextlib.AsyncExitStack() as stack:
+        if watch == "service":
+            await stack.enter_async_context(lifespan(app))
+        async with anyio.create_task_group() as tasks:
+            for connection in connections:
+                tasks.start_soon(connection.run, app)
+                await anyio.sleep(0.01)
+
+    assert [connection.status for connection in connections] == [499] * 4 + [200]
+    assert b'"reason":"manual"' in connections[0].body
+    assert {each.cancel_message for each in facts} == {"superseded"}
+
+
+async def test_a_client_that_leaves_before_the_first_chunk(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """C24: while the handler prepares a stream, or the generator its first chunk."""
+    for path, kind in itertools.product(
+        ("/handler", "/first"), (StreamingResponse, CancelableStreamingResponse)
+    ):
+        closed: list[str] = []
+
+        async def chunks(path: str = path, closed: list[str] = closed) -> AsyncIterator[bytes]:
+            try:
+                await anyio.sleep(5)
+                yield b"never"
+            finally:
+                closed.append(path)
+
+        async def endpoint(
+            request: Request,
+            path: str = path,
+            closed: list[str] = closed,
+            chunks: Callable[[], AsyncIterator[bytes]] = chunks,
+            kind: type[StreamingResponse] = kind,
+        ) -> Response:
+            try:
+                await anyio.sleep(5 if path == "/handler" else 0)
+            except anyio.get_cancelled_exc_class():
+                closed.append(path)
+                raise
+            return kind(chunks())
+
+        connection = ScriptedConnection("GET", path, leave_after=0.2)
+        app = Starlette(routes=[Route(path, endpoint)])
+        await run(RequestCancelationMiddleware(app), connection, watch)
+
+        assert closed == [path]
+        assert connection.body == b""
+        assert not connection.complete
+
+
+async def test_a_head_request_is_cancelled_like_a_get(anyio_backend: object, watch: Watch) -> None:
+    """C86: it is answered by the same handler."""
+    stopped: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            await sleep_forever()
+        finally:
+            stopped.append(request.method)
+        return PlainTextResponse("never")
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    connection = ScriptedConnection("HEAD", leave_after=0.2)
+    await run(RequestCancelationMiddleware(app), connection, watch)
+
+    assert stopped == ["HEAD"]
     assert connection.sent == []

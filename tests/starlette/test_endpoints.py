@@ -18,7 +18,14 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cancelable import Cancelable, CancelationError, CancelationReason, OperationContext
+from cancelable import (
+    Cancelable,
+    CancelationError,
+    CancelationReason,
+    CancelationToken,
+    OperationContext,
+    OperationRegistry,
+)
 from cancelable_starlette import (
     CancelableRoute,
     RequestCancelationMiddleware,
@@ -417,3 +424,76 @@ async def test_a_cancelation_error_after_the_start_is_left_to_the_middleware(
         assert connection.starts == 1
         assert not connection.complete
     assert [each.cancel_reason for each in facts] == [CancelationReason.MANUAL]
+
+
+@pytest.mark.parametrize("how", ["disconnect", "timeout", "manual"])
+async def test_a_section_of_a_handler_is_not_cut(
+    anyio_backend: object, watch: Watch, how: str
+) -> None:
+    """C36: both writes or none; the cancel is delivered at the end of the section."""
+    written: list[str] = []
+    connection = ScriptedConnection()
+
+    async def endpoint(request: Request) -> Response:
+        operation = get_request_operation(request)
+        assert operation is not None
+        try:
+            async with operation.shield():
+                written.append("1")
+                if how == "disconnect":
+                    connection.leave()
+                elif how == "manual":
+                    await operation.cancel()
+                await anyio.sleep(0.1)
+                written.append("2")
+            written.append("behind the section")
+        finally:
+            written.append("end")
+        return PlainTextResponse("never")
+
+    route = CancelableRoute("/", endpoint, timeout=0.05 if how == "timeout" else None)
+    await run(RequestCancelationMiddleware(Starlette(routes=[route])), connection, watch)
+
+    assert written == ["1", "2", "end"]
+    expected = {"disconnect": None, "timeout": 504, "manual": 499}[how]
+    assert connection.status == expected
+
+
+@pytest.mark.parametrize("how", ["by id", "shutdown"])
+async def test_work_that_goes_on_for_nobody_can_be_stopped(
+    anyio_backend: object, watch: Watch, how: str
+) -> None:
+    """C37: it is listed and cancelled by its id, and a shutdown bounds it."""
+    made: list[int] = []
+    facts: list[OperationContext] = []
+    token = CancelationToken()
+    connection = ScriptedConnection(leave_after_messages=3)
+
+    async def numbers() -> AsyncIterator[bytes]:
+        for number in range(1000):
+            made.append(number)
+            yield b"x"
+            if number == 10:
+                assert connection.left
+                (listed,) = OperationRegistry.current().list_operations()
+                if how == "by id":
+                    OperationRegistry.current().cancel(listed.id)
+                else:
+                    await token.cancel()
+            await anyio.sleep(0.001)
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(numbers())
+
+    app = RequestCancelationMiddleware(
+        Starlette(routes=[CancelableRoute("/", endpoint, on_disconnect="continue")]),
+        on_cancel=facts.append,
+        shutdown=token,
+        shutdown_grace=0.02,
+    )
+    with OperationRegistry().as_default():
+        await run(app, connection, watch)
+
+    assert 10 < len(made) < 200
+    reason = CancelationReason.MANUAL if how == "by id" else CancelationReason.SIGNAL
+    assert [each.cancel_reason for each in facts] == [reason]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from cancelable_starlette.testing import (
     UVICORN,
     ScriptedConnection,
     ServerBehaviour,
+    lifespan,
 )
 from tests.starlette.support import Watch, run
 
@@ -416,6 +418,34 @@ async def test_a_start_that_fails_waits_for_no_ping(anyio_backend: object, watch
     app = serving(lambda request: cancelable_streaming_response(events(), ping=10))
     with pytest.raises(LookupError, match="the start"):
         await run(app, connection, watch)
+
+
+async def test_a_stream_that_outlives_the_service_is_not_pinged(
+    anyio_backend: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server may end the lifespan before the last request; nobody waits for pings then."""
+    ended = anyio.Event()
+    connection = ScriptedConnection()
+
+    async def events() -> AsyncIterator[str]:
+        await anyio.sleep(25)
+        yield "data: 1\n\n"
+
+    async def endpoint(request: Request) -> Response:
+        await ended.wait()
+        return cancelable_streaming_response(events(), ping=10)
+
+    app = RequestCancelationMiddleware(Starlette(routes=[Route("/", endpoint)]))
+    with anyio.fail_after(HOURS):
+        async with anyio.create_task_group() as tasks:
+            async with lifespan(app):
+                tasks.start_soon(connection.run, app)
+                await anyio.sleep(1)
+            ended.set()
+
+    assert connection.body == b"data: 1\n\n"
+    assert connection.complete
+    assert [each for each in caplog.records if each.levelno > logging.INFO] == []
 
 
 @pytest.mark.parametrize(

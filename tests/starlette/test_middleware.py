@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import anyio
 import pytest
 from anyio import sleep_forever
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -307,3 +309,66 @@ def test_a_policy_must_be_known() -> None:
 
 async def respond_to(scope: Scope, receive: Receive, send: Send) -> None:
     await respond(send)
+
+
+@pytest.mark.parametrize("layers", range(7))
+@pytest.mark.parametrize("messages", [0, 1, 2])
+async def test_a_client_that_leaves_around_the_start_makes_no_noise(
+    anyio_backend: object,
+    watch: Watch,
+    caplog: pytest.LogCaptureFixture,
+    layers: int,
+    messages: int,
+) -> None:
+    """C13: before, at and just after the start, however many layers wait for a response."""
+    stopped: list[bool] = []
+    connection = ScriptedConnection(leave_after_messages=messages or None)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        if messages == 0:
+            connection.leave()
+        try:
+            if messages:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"1", "more_body": True})
+            await sleep_forever()
+        finally:
+            stopped.append(True)
+
+    app = RequestCancelationMiddleware(many(layers, Pass, application(handle)))
+    await run(app, connection, watch)
+
+    assert stopped == [True]
+    assert not connection.complete
+    assert [each for each in caplog.records if each.levelno > logging.INFO] == []
+
+
+async def test_a_part_of_an_application_may_have_its_own_middleware(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """C21: by router; the rest of the application passes untouched."""
+    stopped: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        connection.leave()
+        try:
+            await anyio.sleep(1)
+        except anyio.get_cancelled_exc_class():
+            stopped.append(request.url.path)
+            raise
+        return PlainTextResponse("done")
+
+    def routes() -> list[Route]:
+        return [Route("/work", endpoint)]
+
+    app = Starlette(
+        routes=[
+            Mount("/on", routes=routes(), middleware=[Middleware(RequestCancelationMiddleware)]),
+            Mount("/off", routes=routes()),
+        ]
+    )
+    for path in ("/on/work", "/off/work"):
+        connection = ScriptedConnection("GET", path)
+        await run(app, connection, watch)
+
+    assert stopped == ["/on/work"]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import anyio
 import pytest
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cancelable import current_operation
 from cancelable_starlette import (
     CancelableStreamingResponse,
+    Content,
     RequestCancelationMiddleware,
+    ServerSentEvent,
     cancelable_background,
     cancelable_streaming_response,
 )
@@ -24,7 +29,7 @@ from tests.starlette.support import Watch, application, run
 USES_THREADS = True
 
 
-def streaming(content: Iterator[bytes] | list[bytes | str], *, middleware: bool) -> ASGIApp:
+def streaming(content: Content, *, middleware: bool) -> ASGIApp:
     """Make an application that streams a plain iterator."""
 
     async def endpoint(request: Request) -> Response:
@@ -53,8 +58,9 @@ async def test_a_plain_iterator_is_iterated_in_a_thread_and_closed(
     assert seen == ["closed"]
 
     connection = ScriptedConnection()
-    await run(streaming([b"1", "2"], middleware=middleware), connection, watch)
-    assert connection.body == b"12"
+    content: Content = [b"1", "2\n", ServerSentEvent(data=3)]
+    await run(streaming(content, middleware=middleware), connection, watch)
+    assert connection.body == b"12\ndata: 3\n\n"
 
 
 async def test_a_plain_function_runs_in_a_thread_and_asks(anyio_backend: object) -> None:
@@ -96,3 +102,45 @@ async def test_a_generator_without_an_await_can_be_stopped(
     await run(greedy, connection, "alone")
 
     assert sent
+
+
+async def test_a_file_is_not_sent_to_nobody(
+    anyio_backend: object, watch: Watch, tmp_path: Path
+) -> None:
+    """C90: the response of Starlette that reads a file in threads stops early."""
+    path = tmp_path / "big"
+    with path.open("wb") as file:
+        file.truncate(1_000_000_000)
+
+    async def endpoint(request: Request) -> Response:
+        return FileResponse(path)
+
+    app = RequestCancelationMiddleware(Starlette(routes=[Route("/", endpoint)]))
+    connection = ScriptedConnection(leave_after_messages=20)
+    await run(app, connection, watch)
+
+    assert len(connection.sent) == 20
+    assert len(connection.discarded) < 20
+    assert not connection.complete
+
+
+@pytest.mark.parametrize("status", [204, 304, 200])
+async def test_an_empty_response_is_complete(
+    anyio_backend: object, watch: Watch, status: int
+) -> None:
+    """C90: what the server answers it with is no disconnect."""
+    finished: list[bool] = []
+
+    async def work() -> None:
+        await anyio.sleep(0.05)
+        finished.append(True)
+
+    async def endpoint(request: Request) -> Response:
+        return Response(status_code=status, background=BackgroundTask(work))
+
+    app = RequestCancelationMiddleware(Starlette(routes=[Route("/", endpoint)]))
+    connection = ScriptedConnection(leave_after_messages=2)
+    await run(app, connection, watch)
+
+    assert connection.status == status
+    assert finished == [True]

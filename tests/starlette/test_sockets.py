@@ -386,10 +386,16 @@ def with_idle_timeout(handler: Handler, form: str, seconds: float) -> ASGIApp:
     app = Starlette(routes=[CancelableWebSocketRoute("/", handler, idle_timeout=seconds)])
     if form == "route":
         return app
+    if form == "nested":
+        app = Starlette(routes=[WebSocketRoute("/", handler)])
+        inner = RequestCancelationMiddleware(app, socket_idle_timeout=seconds)
+        return RequestCancelationMiddleware(
+            inner, socket_idle_timeout=seconds + 1, on_cancel=endings.append
+        )
     return RequestCancelationMiddleware(app, socket_idle_timeout=1, on_cancel=endings.append)
 
 
-IDLE_FORMS = pytest.mark.parametrize("form", ["middleware", "route", "both"])
+IDLE_FORMS = pytest.mark.parametrize("form", ["middleware", "route", "both", "nested"])
 
 
 @IDLE_FORMS

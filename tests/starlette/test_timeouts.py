@@ -32,7 +32,7 @@ from cancelable_starlette import (
     status_for,
     with_cancelation,
 )
-from cancelable_starlette.testing import ScriptedConnection
+from cancelable_starlette.testing import SILENT, ScriptedConnection
 from tests.starlette.support import Watch, application, look, respond, run
 
 
@@ -350,6 +350,40 @@ async def test_what_has_no_time_limit_passes_none_on(anyio_backend: object) -> N
             assert deadline_headers("X-Timeout", operation) == {}
             operation.cancel_sync()
             assert deadline_headers("X-Timeout") == {"X-Timeout": "0.000"}
+
+
+async def test_the_time_that_is_left_is_known_in_a_stream(anyio_backend: object) -> None:
+    """C66: of a route whose time counts to the end of the response."""
+    headers: list[dict[str, str]] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"1"
+        await anyio.sleep(2)
+        headers.append(deadline_headers("X-Timeout"))
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(chunks())
+
+    app = Starlette(routes=[CancelableRoute("/", endpoint, timeout=5.0005)])
+    await run(RequestCancelationMiddleware(app), ScriptedConnection())
+
+    assert headers == [{"X-Timeout": "3.000"}]
+
+
+async def test_a_server_that_never_tells_of_a_disconnect_has_timeouts(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """C40: they are the second line of defence."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await look(receive)
+        await sleep_forever()
+
+    app = RequestCancelationMiddleware(application(handle), default_timeout=2)
+    connection = ScriptedConnection(server=SILENT)
+    await run(app, connection, watch)
+
+    assert connection.status == 504
 
 
 async def test_the_remaining_time_is_known_inside(anyio_backend: object) -> None:

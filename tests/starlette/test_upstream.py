@@ -73,8 +73,7 @@ class Upstream:
 async def running() -> AsyncGenerator[Upstream]:
     upstream = Upstream()
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    host, port = listener.extra(SocketAttribute.local_address)[:2]
-    upstream.url = f"http://{host}:{port}"
+    upstream.url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, upstream.serve)
         yield upstream

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import replace
@@ -143,13 +144,22 @@ class Block(Operation):
             )
             raise RuntimeError(msg)
         else:
-            source.set_cancel_callback(self._request)
+            source.set_cancel_callback(self._asked_by_sources())
             self._sources = (*self._sources, source)
         return self
 
+    def _asked_by_sources(self) -> Callable[[Cause], object]:
+        """Return what the sources of this operation tell, always the same.
+
+        An operation keeps its sources alive, and not the other way round.
+        """
+        known: Callable[[Cause], object] | None = self.__dict__.get("asked_by_sources")
+        asked = partial(_request_if_alive, weakref.ref(self))
+        return known or self.__dict__.setdefault("asked_by_sources", asked)
+
     def _limit(self, source: TimeoutSource) -> None:
         """Let a timeout set the deadline of this operation, which needs no task."""
-        source.set_cancel_callback(self._request)
+        source.set_cancel_callback(self._asked_by_sources())
         if source.timeout >= self._timeout and self._timeout != math.inf:
             return
         self._timeout = source.timeout
@@ -448,10 +458,11 @@ class Block(Operation):
             await stop_all(sources)
         except BaseException as late:
             exc = exc or late
+        own = self.__dict__.get("asked_by_sources")
         for source in sources:
             # One that was taken over from another operation goes on telling that one, which
             # may be combined with more operations to come.
-            if source.tells(self._request):
+            if own is not None and source.tells(own):
                 source.set_cancel_callback(None)
         return exc
 
@@ -629,6 +640,7 @@ class Block(Operation):
             # The token lives on with those who hold it; it does not need the operation, and
             # a registry that remembers the operation must not keep its listeners.
             self.__dict__.pop("token", None)
+            self.__dict__.pop("combined", None)
         if not is_logged and (ending is OperationStatus.CANCELLED or logger.isEnabledFor(DEBUG)):
             self._log_the_end(ending, cause)
 
@@ -695,6 +707,12 @@ class Block(Operation):
         name = "" if self._name is None else f" {self._name!r}"
         known = "" if self.known_id is None else f" {one_line(self.known_id)}"
         return f"<{type(self).__name__}{name}{known} {self.status.value}>"
+
+
+def _request_if_alive(known: weakref.ref[Block], cause: Cause) -> None:
+    block = known()
+    if block is not None:
+        block._request(cause)
 
 
 async def _let_the_outer_go_first(

@@ -289,8 +289,8 @@ class Cancelable(Block):
     def _take_over(self, other: Cancelable) -> None:
         """Stop for what *other* would stop for.
 
-        Its sources keep telling it; this operation runs them and follows its token, so that
-        whatever asks the other one asks this one with the same cause.
+        Its sources keep telling it; this operation runs them, keeps it alive for them, and
+        follows its token, so that whatever asks the other one asks this one with the same cause.
         """
         if other._sources and self._loop is not None:
             msg = "combine before the block is entered: sources are started at the entry"
@@ -302,6 +302,8 @@ class Cancelable(Block):
         if self._clock is not None:
             deadline = min(deadline, self._clock() + other._timeout)
         self.deadline = deadline
+        if other._sources:
+            self.__dict__.setdefault("combined", []).append(other)
         # The same source may come on two ways; it is started once.
         self._sources = tuple(dict.fromkeys((*self._sources, *other._sources)))
         self.add_token(other.token)

@@ -67,7 +67,7 @@ class OperationDesk:
         self.bus = bus
         # In the names of routes, which are looked up from the outermost app on: two apps that
         # are mounted in one would otherwise give each other's addresses.
-        self.number = next(_numbers)
+        self.number: int = next(_numbers)
 
     async def list(
         self,

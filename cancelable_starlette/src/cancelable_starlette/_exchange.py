@@ -11,8 +11,7 @@ import anyio
 from anyio import current_effective_deadline
 from anyio.lowlevel import checkpoint
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable import Cancelable, CancelationError, CancelationReason
 
@@ -270,11 +269,8 @@ class HTTPExchange(Inbox):
         """
         if self.started or self.complete:
             return
-        if self.is_deserted:
-            # The server ignores it. A BaseHTTPMiddleware around us would raise without it, since
-            # its application has returned no response.
-            response = Response(status_code=CLIENT_CLOSED_REQUEST)
-        else:
+        response: ASGIApp = _start_for_nobody
+        if not self.is_deserted:
             response = await self.answers.make(error.reason, Request(scope, self.receive))
         try:
             await response(scope, self.receive, self._send_answer)
@@ -287,6 +283,17 @@ class HTTPExchange(Inbox):
         if self._method == "HEAD" and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self.pass_on(message)
+
+
+async def _start_for_nobody(scope: Scope, receive: Receive, send: Send) -> None:
+    """Start a response whose client is gone.
+
+    The server ignores it. A BaseHTTPMiddleware around us would raise without it, since its
+    application has returned no response. No end of it is sent: with HTTP/2, Hypercorn 0.18 waits
+    in that ``send()`` for ever once the connection is closed.
+    """
+    headers: list[tuple[bytes, bytes]] = []
+    await send({"type": "http.response.start", "status": CLIENT_CLOSED_REQUEST, "headers": headers})
 
 
 def is_of_a_connection(error: OSError) -> bool:

@@ -151,9 +151,11 @@ class RequestCancelationMiddleware:
                         self._ask_server(service, send)
                 await serve(self.app, scope, receive, send, self._settings, service)
                 return
+            # A second middleware of this kind adds nothing but its timeout.
             if isinstance(outer, HTTPExchange):
-                # A second middleware of this kind adds nothing but its timeout.
                 outer.shorten_timeout(self._settings.timeout)
+            else:
+                outer.shorten_idle_timeout(self._settings.socket_idle_timeout)
         if kind == "lifespan":
             await self._serve_lifespan(scope, receive, send)
         else:

@@ -38,7 +38,7 @@ class OperationRoutes(list[Route]):
     ) -> None:
         """Make the routes; see ``operations_routes``, which checks what it is given."""
         self.desk = desk
-        self.name_of_get = f"get_operation_{desk.number}"
+        self.name_of_get: str = f"get_operation_{desk.number}"
         self._authorize = authorize
         self._owner = owner
         one = prefix + "/{operation_id}"

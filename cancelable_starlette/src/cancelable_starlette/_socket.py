@@ -126,6 +126,11 @@ class SocketExchange(Inbox):
         self._idle_timeout = seconds
         self._set_deadline()
 
+    def shorten_idle_timeout(self, seconds: float) -> None:
+        """Make the client's time to be silent *seconds* if it was longer."""
+        if seconds < self._idle_timeout:
+            self.set_idle_timeout(seconds)
+
     def _set_deadline(self) -> None:
         """Set the deadline of the operation, for a client that has sent something just now.
 
