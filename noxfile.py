@@ -292,6 +292,16 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/all.py", *session.posargs)
 
 
+@nox.session(python=PYTHONS[-1])
+def soak(session: nox.Session) -> None:
+    """Have hundreds of clients hang up at random for two minutes a server; see what is left.
+
+    ``-- --seconds 20 --server uvicorn`` is shorter.
+    """
+    session.install(*EDITABLE, *group("tests"))
+    session.run("python", "benchmarks/soak.py", *session.posargs, interrupt_timeout=5)
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests and show which lines and branches none of them takes."""

@@ -142,12 +142,18 @@ async def in_a_child_behind_a_shield(rest: Rest) -> None:
 
 
 async def in_a_child_outside_its_parents_scope(rest: Rest) -> None:
+    async def child() -> None:
+        with suppress(CancelationError):
+            async with Cancelable() as operation, operation.shield():
+                await rest()
+
     async with anyio.create_task_group() as tasks:
         with suppress(CancelationError):
             async with Cancelable() as parent:
-                tasks.start_soon(in_a_section, rest)
+                tasks.start_soon(child)
                 await anyio.wait_all_tasks_blocked()
                 await parent.cancel()
+                await anyio.sleep_forever()
 
 
 async def while_a_thread_works(rest: Rest) -> None:

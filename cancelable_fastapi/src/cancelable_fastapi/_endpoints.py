@@ -136,9 +136,9 @@ def _decorated_generator(
             await apply_settings(request)
         elif has_settings:
             msg = (
-                f"the settings of `with_cancelation` on the generator {function.__name__!r} have no "
-                "effect, since nothing watches its requests: add RequestCancelationMiddleware to "
-                "the app, or set `route_class=CancelableAPIRoute`"
+                f"the settings of `with_cancelation` on the generator {function.__name__!r} have "
+                "no effect, since nothing watches its requests: add RequestCancelationMiddleware "
+                "to the app, or set `route_class=CancelableAPIRoute`"
             )
             raise RuntimeError(msg)
 
