@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -183,10 +184,7 @@ def about() -> dict[str, str]:
 
 def cores() -> int:
     """Return how many cores this process may use."""
-    import os
-
-    count = getattr(os, "process_cpu_count", os.cpu_count)()
-    return count or 1
+    return getattr(os, "process_cpu_count", os.cpu_count)() or 1
 
 
 def alone(family: str, measure: Callable[[Record], None]) -> None:

@@ -79,8 +79,7 @@ def _table(table: Table) -> list[str]:
     lines = [f"## {table.title}", ""]
     lines.append(f"| | {table.unit} |" + (f" {compared} |" if compared else ""))
     lines.append("| --- | ---: |" + (" ---: |" if compared else ""))
-    for cells in lines_of(table):
-        lines.append("| " + " | ".join(text for _, text in cells) + " |")
+    lines += ["| " + " | ".join(text for _, text in cells) + " |" for cells in lines_of(table)]
     return [*lines, "", table.note] if table.note else lines
 
 

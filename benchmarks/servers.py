@@ -117,9 +117,7 @@ def measure(record: Record) -> None:
     """Measure all servers."""
     program = shutil.which("wrk")
     if program is None:
-        record.lacks(
-            "Requests under real servers were not measured: wrk is missing (apt install wrk)"
-        )
+        record.lacks("Requests were not counted: wrk is missing (apt-get install wrk)")
     else:
         wrk = [program, "-t1", f"-c{CLIENTS}", f"-d{SECONDS}s"]
         with tempfile.TemporaryDirectory() as folder:

@@ -169,7 +169,7 @@ async def settle(port: int, like: Facts | None = None) -> Facts:
 
 def imbalances(facts: Facts) -> list[str]:
     """Return what does not add up in the counters."""
-    count = Counter(facts["counters"])
+    count: Counter[str] = Counter(facts["counters"])
     found = []
     ended = count["completed"] + count["cancelled"] + count["failed"]
     if count["begun"] != ended:
@@ -245,7 +245,7 @@ def try_server(kind: str, options: argparse.Namespace) -> list[str]:
 def report(kind: str, clients: Clients, before: Facts, after: Facts) -> None:
     """Print what the clients did, what the server counted and what it held."""
     print(f"\n{kind}\n  clients: {listing(clients.did)}")
-    counted = Counter(after["counters"])
+    counted: Counter[str] = Counter(after["counters"])
     counted.subtract(before["counters"])
     print(f"  server: {listing(counted)}")
     for name in ("tasks", "threads", "sockets", "files", "objects"):

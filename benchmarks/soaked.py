@@ -191,11 +191,11 @@ def serve(kind: str, listener: socket.socket) -> None:
 
     async def main() -> None:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            await serve_on_trio(
-                app,  # type: ignore[arg-type]
-                config,
-                shutdown_trigger=signals.__anext__,
-            )
+
+            async def stop() -> None:
+                await anext(signals)
+
+            await serve_on_trio(app, config, shutdown_trigger=stop)  # type: ignore[arg-type]
 
     trio.run(main)
 

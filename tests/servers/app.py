@@ -49,7 +49,7 @@ async def sleep(request: Request) -> Response:
 
 
 async def stream(request: Request) -> Response:
-    """Send a byte now and then, or only when the client has long given up."""
+    """Send a byte now and then, or one, or only when the client has long given up."""
     path = request.url.path
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -57,9 +57,14 @@ async def stream(request: Request) -> Response:
         try:
             if "silent" in path:
                 await anyio.sleep_forever()
-            while True:
-                yield b"."
+            yield b"."
+            while "ours" in path:
                 await anyio.sleep(0.01)
+                yield b"."
+            # Starlette's own response leaves a generator that was cut at its `yield`, as it is
+            # while a layer hands its chunk on, to the collector.
+            note(path, "waiting")
+            await anyio.sleep_forever()
         finally:
             note(path, "stopped")
 

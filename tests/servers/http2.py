@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import h2.config
 import h2.connection
 import h2.errors
@@ -97,7 +99,8 @@ class HTTP2Client(Client):
         for event in self._connection.receive_data(data):
             match event:
                 case h2.events.ResponseReceived(stream_id=stream, headers=headers):
-                    self._statuses[stream] = int(dict(headers)[":status"])
+                    fields = dict(cast("list[tuple[str, str]]", headers))
+                    self._statuses[stream] = int(fields[":status"])
                 case h2.events.DataReceived(stream_id=stream, data=body):
                     if stream == self.stream:
                         self._received += body

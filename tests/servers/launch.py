@@ -84,7 +84,7 @@ def run_granian(listener: socket.socket) -> None:
 
 
 def run_daphne(listener: socket.socket) -> None:
-    from daphne.server import Server
+    from daphne.server import Server  # type: ignore[import-untyped]
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     Server(app, endpoints=[f"fd:fileno={listener.fileno()}"]).run()

@@ -71,6 +71,8 @@ def test_a_client_that_hangs_up_stops_a_stream(
         server.wait_for(path, "entered")
         if "silent" not in kind:
             client.body_until(b".")
+        if kind == "plain":
+            server.wait_for(path, "waiting")
         client.hang_up(how)
         server.wait_for(path, "stopped")
 
