@@ -487,7 +487,7 @@ async def test_a_client_disconnect_error_of_starlette_is_quiet(
 async def test_many_abandoned_requests_are_quiet(
     anyio_backend: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """W11, C28, C78: a record at INFO for each; layers around us end as ever, and see no error."""
+    """W11: a record at INFO for each; layers around us end as ever, and see no error."""
     facts: list[OperationContext] = []
     left: list[str] = []
 
@@ -526,7 +526,7 @@ async def test_many_abandoned_requests_are_quiet(
 async def test_a_cancel_of_the_servers_passes_through(
     anyio_backend: object, watch: Watch, phase: str
 ) -> None:
-    """C77: with nothing of ours left in ``receive()``, and the request known as cancelled."""
+    """W4: with nothing of ours left in ``receive()``, and the request known as cancelled."""
     facts: list[OperationContext] = []
     connection = ScriptedConnection()
 
@@ -557,7 +557,7 @@ async def test_a_cancel_of_the_servers_passes_through(
 async def test_a_grace_after_a_disconnect(
     anyio_backend: object, watch: Watch, path: str, ended: float
 ) -> None:
-    """C35: told at once, cut to the moment; a later and harder cause may shorten it."""
+    """S19: told at once, cut to the moment; a later and harder cause may shorten it."""
     told: list[CancelationReason] = []
     times: list[float] = []
     facts: list[OperationContext] = []
@@ -593,7 +593,7 @@ async def test_a_grace_after_a_disconnect(
 async def test_another_error_of_send_is_passed_on_unless_the_client_has_left(
     anyio_backend: object, watch: Watch, stream: bool
 ) -> None:
-    """C41: a server that complains about a message is not told by us that the client left."""
+    """W2: a server that complains about a message is not told by us that the client left."""
 
     async def chunks() -> AsyncIterator[bytes]:
         while True:
@@ -619,7 +619,7 @@ async def test_another_error_of_send_is_passed_on_unless_the_client_has_left(
 
 
 async def test_who_waits_for_a_place_and_leaves_never_takes_one(anyio_backend: object) -> None:
-    """C55: a storm of clients that give up and come again leaves no queue behind."""
+    """W3: a storm of clients that give up and come again leaves no queue behind."""
     places = anyio.Semaphore(4)
     answered: list[str] = []
     worked: list[str] = []
@@ -653,7 +653,7 @@ async def test_who_waits_for_a_place_and_leaves_never_takes_one(anyio_backend: o
 
 
 async def test_a_handler_may_wait_for_the_token(anyio_backend: object, watch: Watch) -> None:
-    """C69: one that does not want to be cut asks for a grace, and is told."""
+    """W6: one that does not want to be cut asks for a grace, and is told."""
     reasons: list[CancelationReason] = []
     connection = ScriptedConnection()
 
@@ -669,7 +669,7 @@ async def test_a_handler_may_wait_for_the_token(anyio_backend: object, watch: Wa
 
 
 async def test_a_newer_request_replaces_the_older_ones(anyio_backend: object, watch: Watch) -> None:
-    """C92: the last one answers; the others say that they were cancelled, and why."""
+    """W10: the last one answers; the others say that they were cancelled, and why."""
     latest: dict[str, Cancelable] = {}
     facts: list[OperationContext] = []
 
@@ -703,7 +703,7 @@ async def test_a_newer_request_replaces_the_older_ones(anyio_backend: object, wa
 async def test_a_client_that_leaves_before_the_first_chunk(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C24: while the handler prepares a stream, or the generator its first chunk."""
+    """W1: while the handler prepares a stream, or the generator its first chunk."""
     for path, kind in itertools.product(
         ("/handler", "/first"), (StreamingResponse, CancelableStreamingResponse)
     ):
@@ -740,7 +740,7 @@ async def test_a_client_that_leaves_before_the_first_chunk(
 
 
 async def test_a_head_request_is_cancelled_like_a_get(anyio_backend: object, watch: Watch) -> None:
-    """C86: it is answered by the same handler."""
+    """W7: it is answered by the same handler."""
     stopped: list[str] = []
 
     async def endpoint(request: Request) -> Response:

@@ -328,7 +328,7 @@ async def test_a_ping_and_an_event_do_not_mix(anyio_backend: object, watch: Watc
 async def test_pings_stop_when_the_client_leaves(
     anyio_backend: object, watch: Watch, form: str, server: ServerBehaviour
 ) -> None:
-    """C10: and the generator is stopped, which waits for something that never comes."""
+    """W8: and the generator is stopped, which waits for something that never comes."""
     closed: list[str] = []
 
     async def events() -> AsyncIterator[str]:

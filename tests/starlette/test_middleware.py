@@ -320,7 +320,7 @@ async def test_a_client_that_leaves_around_the_start_makes_no_noise(
     layers: int,
     messages: int,
 ) -> None:
-    """C13: before, at and just after the start, however many layers wait for a response."""
+    """W1: before, at and just after the start, however many layers wait for a response."""
     stopped: list[bool] = []
     connection = ScriptedConnection(leave_after_messages=messages or None)
 
@@ -346,7 +346,7 @@ async def test_a_client_that_leaves_around_the_start_makes_no_noise(
 async def test_a_part_of_an_application_may_have_its_own_middleware(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C21: by router; the rest of the application passes untouched."""
+    """W5: by router; the rest of the application passes untouched."""
     stopped: list[str] = []
 
     async def endpoint(request: Request) -> Response:

@@ -107,7 +107,7 @@ async def test_a_generator_without_an_await_can_be_stopped(
 async def test_a_file_is_not_sent_to_nobody(
     anyio_backend: object, watch: Watch, tmp_path: Path
 ) -> None:
-    """C90: the response of Starlette that reads a file in threads stops early."""
+    """W1: the response of Starlette that reads a file in threads stops early."""
     path = tmp_path / "big"
     with path.open("wb") as file:
         file.truncate(1_000_000_000)
@@ -128,7 +128,7 @@ async def test_a_file_is_not_sent_to_nobody(
 async def test_an_empty_response_is_complete(
     anyio_backend: object, watch: Watch, status: int
 ) -> None:
-    """C90: what the server answers it with is no disconnect."""
+    """W1: what the server answers it with is no disconnect."""
     finished: list[bool] = []
 
     async def work() -> None:

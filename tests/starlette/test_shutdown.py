@@ -300,7 +300,7 @@ def test_a_bad_setting_is_refused() -> None:
 async def test_a_disconnect_that_a_shutdown_causes_is_none(
     anyio_backend: object, watch: Watch, path: str
 ) -> None:
-    """C93: some servers say that of a client that is there; it gets what comes in time."""
+    """W10: some servers say that of a client that is there; it gets what comes in time."""
     token = CancelationToken()
     endings.clear()
     connection = ScriptedConnection(path=path)
@@ -338,7 +338,7 @@ async def test_a_disconnect_that_a_shutdown_causes_is_none(
 async def test_a_send_knows_better_whether_the_client_is_there(
     anyio_backend: object, token: CancelationToken, watch: Watch
 ) -> None:
-    """C93: nothing is sent after a send that says that the connection is gone."""
+    """W10: nothing is sent after a send that says that the connection is gone."""
     sent: list[str] = []
 
     async def receive() -> Message:

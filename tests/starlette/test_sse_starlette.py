@@ -91,7 +91,7 @@ async def test_a_client_that_leaves_stops_the_generator(
     server: ServerBehaviour,
     layers: int,
 ) -> None:
-    """C10, C39: while it waits for something else; its pings stop, and nothing is logged."""
+    """W8: while it waits for something else; its pings stop, and nothing is logged."""
     events, facts = Events(), list[OperationContext]()
     left: list[Message] = []
 

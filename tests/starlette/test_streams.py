@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from cancelable import Cancelable, CancelationReason, OperationContext, current_operation
+from cancelable import Cancelable, CancelationReason, OperationContext
 from cancelable_starlette import (
     CancelableStreamingResponse,
     RequestCancelationMiddleware,
@@ -310,13 +310,11 @@ async def test_an_event_stream_ends_with_an_event_that_names_the_reason(
         pytest.skip("without the middleware nothing else sets a timeout")
 
     async def chunks() -> AsyncIterator[str]:
-        async with Cancelable.with_timeout(0.02 if inner else None):
+        async with Cancelable() as operation:
             yield "data: 1\n\n"
-            if not inner:
-                operation = current_operation()
-                assert operation is not None
-                assert operation.parent is not None
-                operation.parent.cancel_sync(CancelationReason.TIMEOUT)
+            asked = operation if inner else operation.parent
+            assert asked is not None
+            asked.cancel_sync(CancelationReason.TIMEOUT)
             await sleep_forever()
 
     connection = ScriptedConnection()
@@ -340,8 +338,9 @@ async def test_where_no_event_fits_the_stream_is_broken_off(
     """W6: it cannot look complete."""
 
     async def chunks() -> AsyncIterator[str]:
-        async with Cancelable.with_timeout(0.01):
+        async with Cancelable() as operation:
             yield chunk
+            operation.cancel_sync(CancelationReason.TIMEOUT)
             await sleep_forever()
 
     connection = ScriptedConnection()

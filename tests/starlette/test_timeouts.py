@@ -174,7 +174,7 @@ async def test_a_timeout_to_the_start_ends_there(anyio_backend: object, watch: W
 async def test_a_timeout_to_the_end_spares_what_runs_behind_the_response(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C05: the timeout of a request ends with the response."""
+    """W6: the timeout of a request ends with the response."""
     finished: list[bool] = []
 
     async def work() -> None:
@@ -191,7 +191,7 @@ async def test_a_timeout_to_the_end_spares_what_runs_behind_the_response(
 
 
 async def test_a_swallowed_timeout_has_one_outcome(anyio_backend: object, watch: Watch) -> None:
-    """C30: a handler that catches the cancel and answers, through a send that never waits."""
+    """W6: a handler that catches the cancel and answers, through a send that never waits."""
     connection = ScriptedConnection()
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -218,7 +218,7 @@ async def test_a_swallowed_timeout_has_one_outcome(anyio_backend: object, watch:
 async def test_a_handler_in_a_shield_may_answer_a_timeout_itself(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C30: what it says on purpose is said, and there is no second start."""
+    """W6: what it says on purpose is said, and there is no second start."""
     connection = ScriptedConnection()
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -299,7 +299,7 @@ async def test_a_route_does_not_extend_the_deadline_of_the_client(anyio_backend:
 async def test_the_remaining_time_is_passed_on_and_only_gets_shorter(
     anyio_backend: object,
 ) -> None:
-    """C66: what one service sends, the next one reads, however many there are."""
+    """W6: what one service sends, the next one reads, however many there are."""
     sent: list[float] = []
     statuses: list[int | None] = []
 
@@ -353,7 +353,7 @@ async def test_what_has_no_time_limit_passes_none_on(anyio_backend: object) -> N
 
 
 async def test_the_time_that_is_left_is_known_in_a_stream(anyio_backend: object) -> None:
-    """C66: of a route whose time counts to the end of the response."""
+    """W6: of a route whose time counts to the end of the response."""
     headers: list[dict[str, str]] = []
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -373,7 +373,7 @@ async def test_the_time_that_is_left_is_known_in_a_stream(anyio_backend: object)
 async def test_a_server_that_never_tells_of_a_disconnect_has_timeouts(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C40: they are the second line of defence."""
+    """W6: they are the second line of defence."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await look(receive)

@@ -86,7 +86,7 @@ async def test_a_form_arrives_whole(
     layers: list[Middleware],
     pause: float,
 ) -> None:
-    """C03: bigger than what is read ahead; read by a middleware, and again by the handler."""
+    """W2: bigger than what is read ahead; read by a middleware, and again by the handler."""
     body = form_of(1_000_000)
     connection = ScriptedConnection(
         "POST", headers=[FORM_TYPE], body=in_chunks(body, 20), pause=pause, server=server
@@ -109,7 +109,7 @@ async def test_a_form_arrives_whole(
 async def test_a_body_of_any_size_arrives(
     anyio_backend: object, watch: Watch, server: ServerBehaviour, size: int
 ) -> None:
-    """C03, C65: nothing, and much more than the bound, after a while in which it was watched."""
+    """W2, W3: nothing, and much more than the bound, after a while in which it was watched."""
 
     async def endpoint(request: Request) -> Response:
         await anyio.sleep(0.02)
@@ -156,7 +156,7 @@ async def test_a_client_that_leaves_during_its_upload_is_a_disconnect(
     server: ServerBehaviour,
     read: Read,
 ) -> None:
-    """C20: nobody is answered, nothing is logged as an error, the handler cleans up."""
+    """W11: nobody is answered, nothing is logged as an error, the handler cleans up."""
     facts: list[OperationContext] = []
     partial = tmp_path / "partial"
 
@@ -191,7 +191,7 @@ async def test_a_client_that_leaves_during_its_upload_is_a_disconnect(
 async def test_a_timeout_during_an_upload_is_a_504(
     anyio_backend: object, watch: Watch, read: Read
 ) -> None:
-    """C09: the client is still there, and is told."""
+    """W7: the client is still there, and is told."""
     stopped: list[bool] = []
 
     async def endpoint(request: Request) -> Response:
@@ -215,7 +215,7 @@ async def test_a_timeout_during_an_upload_is_a_504(
 async def test_a_timeout_of_a_handler_in_a_thread_is_a_504(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """C09: when its thread has ended; what the handler returned is not sent."""
+    """W7: when its thread has ended; what the handler returned is not sent."""
 
     def endpoint(request: Request) -> Response:
         anyio.from_thread.run(anyio.sleep, 0.1)

@@ -96,7 +96,7 @@ def proxy(client: httpx.AsyncClient, *, shielded: bool = False) -> ASGIApp:
 
 
 async def test_the_upstream_is_left_with_the_client(anyio_backend: object) -> None:
-    """C06: at once, only of those who left, with one callback for each that did."""
+    """W1: at once, only of those who left, with one callback for each that did."""
     facts: list[OperationContext] = []
     connections = [ScriptedConnection("GET", "/slow") for _ in range(10)]
 
@@ -131,7 +131,7 @@ async def test_the_upstream_is_left_with_the_client(anyio_backend: object) -> No
 async def test_a_pool_survives_clients_that_come_and_go(
     anyio_backend: object, shielded: bool
 ) -> None:
-    """C22: one cancel for each request; afterwards every place of the pool is free.
+    """W1: one cancel for each request; afterwards every place of the pool is free.
 
     A client that loses places when it is cancelled is called in a shielded section.
     """
