@@ -148,7 +148,7 @@ async def background(request: Request) -> Response:
 
     async def work() -> None:
         note(path, "working")
-        await anyio.sleep(0.1)
+        await anyio.sleep(0.05)
         note(path, "finished")
 
     return PlainTextResponse("accepted", background=BackgroundTask(work))

@@ -28,10 +28,11 @@ def watch(request: pytest.FixtureRequest) -> Watch:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let Starlettes before 1.8 leave the stream of a request to the collector, as they do."""
+    """Let Starlettes before 1.8 leave streams and files of requests to the collector, as they do."""
     if tuple(int(part) for part in starlette.__version__.split(".")[:2]) < (1, 8):
-        mark = pytest.mark.filterwarnings(
-            "ignore:.*Request.stream:pytest.PytestUnraisableExceptionWarning"
-        )
-        for item in items:
-            item.add_marker(mark)
+        for left in ("Request.stream", "SpooledTemporaryFile"):
+            mark = pytest.mark.filterwarnings(
+                f"ignore:.*{left}:pytest.PytestUnraisableExceptionWarning"
+            )
+            for item in items:
+                item.add_marker(mark)

@@ -120,7 +120,8 @@ async def test_a_file_is_not_sent_to_nobody(
     await run(app, connection, watch)
 
     assert len(connection.sent) == 20
-    assert len(connection.discarded) < 20
+    # Of fifteen thousand; threads read some more until the loop gets its turn to notice.
+    assert len(connection.discarded) < 1_000
     assert not connection.complete
 
 
