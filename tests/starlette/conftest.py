@@ -28,7 +28,7 @@ def watch(request: pytest.FixtureRequest) -> Watch:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let Starlettes before 1.8 leave streams and files of requests to the collector, as they do."""
+    """Let Starlettes before 1.8 leave streams and files to the collector, as they do."""
     if tuple(int(part) for part in starlette.__version__.split(".")[:2]) < (1, 8):
         for left in ("Request.stream", "SpooledTemporaryFile"):
             mark = pytest.mark.filterwarnings(
