@@ -29,6 +29,7 @@ from cancelable import (
 from cancelable_starlette import (
     CancelableRoute,
     RequestCancelationMiddleware,
+    cancelable_streaming_response,
     get_request_operation,
     get_request_token,
     with_cancelation,
@@ -483,7 +484,7 @@ async def test_work_that_goes_on_for_nobody_can_be_stopped(
             await anyio.sleep(0.001)
 
     async def endpoint(request: Request) -> Response:
-        return StreamingResponse(numbers())
+        return cancelable_streaming_response(numbers())
 
     app = RequestCancelationMiddleware(
         Starlette(routes=[CancelableRoute("/", endpoint, on_disconnect="continue")]),
