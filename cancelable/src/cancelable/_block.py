@@ -154,8 +154,11 @@ class Block(Operation):
         An operation keeps its sources alive, and not the other way round.
         """
         known: Callable[[Cause], object] | None = self.__dict__.get("asked_by_sources")
-        asked = partial(_request_if_alive, weakref.ref(self))
-        return known or self.__dict__.setdefault("asked_by_sources", asked)
+        if known is not None:
+            return known
+        asked: Callable[[Cause], object] = partial(_request_if_alive, weakref.ref(self))
+        made: Callable[[Cause], object] = self.__dict__.setdefault("asked_by_sources", asked)
+        return made
 
     def _limit(self, source: TimeoutSource) -> None:
         """Let a timeout set the deadline of this operation, which needs no task."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from anyio.lowlevel import checkpoint
+
+from ._closing import SelfClosing
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -50,7 +51,7 @@ class _Throwable(Protocol):
     async def athrow(self, error: BaseException, /) -> object: ...
 
 
-class CancelableAsyncIterator(AsyncIterator[T], Generic[T]):
+class CancelableAsyncIterator(SelfClosing, AsyncIterator[T], Generic[T]):
     """Iterate over a source as part of an operation.
 
     Attributes:
@@ -129,17 +130,6 @@ class CancelableAsyncIterator(AsyncIterator[T], Generic[T]):
             await self._end(completed=False)
             if isinstance(self._source, _Closable):
                 await self._source.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def _begin(self) -> None:
         if not self._operation.is_running:

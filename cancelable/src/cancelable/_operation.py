@@ -314,10 +314,8 @@ class Operation(Awaited):
         """
         children: dict[Operation, None] = self.__dict__.setdefault("children", {})
         children[child] = None
-        causes = self._causes
-        if causes and not child._is_shield:
-            cause = causes[0].below(self.operation_id)
-            child._record(cause, came=child._translate(self._came, self))
+        if self._causes and not child._is_shield:
+            child._learn_from(self)
 
     def _release(self, child: Operation) -> None:
         self._children.pop(child, None)

@@ -12,13 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from contextlib import suppress
 from datetime import timedelta
 from operator import methodcaller
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import anyio
 
 from ._answers import awaitable
 from ._cancelable import Cancelable
+from ._closing import SelfClosing
 from ._ids import new_id
 from ._iterator import KEPT, CancelableAsyncIterator
 from ._seconds import limit
@@ -33,7 +33,7 @@ SCOPE_LEFT_OPEN = (
 )
 
 
-class CancelableStream(AsyncIterator[T], Generic[T]):
+class CancelableStream(SelfClosing, AsyncIterator[T], Generic[T]):
     """Iterate over a source, each step an operation of its own.
 
     Attributes:
@@ -188,17 +188,6 @@ class CancelableStream(AsyncIterator[T], Generic[T]):
         if close is not None:
             await close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
 
 def cancelable_stream(
     stream: AsyncIterable[T],
@@ -256,7 +245,7 @@ def cancelable_stream(
     )
 
 
-class ChunkedStream(AsyncIterator[list[T]], Generic[T]):
+class ChunkedStream(SelfClosing, AsyncIterator[list[T]], Generic[T]):
     """Collect the items of an iteration into lists of one size; the last may be shorter."""
 
     def __init__(self, items: CancelableAsyncIterator[T], chunk_size: int) -> None:
@@ -289,17 +278,6 @@ class ChunkedStream(AsyncIterator[list[T]], Generic[T]):
     async def aclose(self) -> None:
         """Close the source, in the calling task."""
         await self._items.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 def chunked_cancelable_stream(
