@@ -33,7 +33,6 @@ class OperationsRouter(APIRouter):
 
     Attributes:
         desk: What answers behind them.
-        name_of_get: The name of the route of one operation, for ``url_for``.
         start: A dependency that gives an ``OperationStarter`` to an endpoint of yours, for
             callers who are authorised.
     """
@@ -44,7 +43,6 @@ class OperationsRouter(APIRouter):
         """Make the routes; see ``operations_router``, which checks what it is given."""
         super().__init__(prefix=prefix, tags=["operations"])
         self.desk: OperationDesk = desk
-        self.name_of_get: str = f"get_operation_{desk.number}"
         self.start: Dependency = self._make_start(authorize, owner)
         self._add_routes(authorize, owner)
 
@@ -79,7 +77,7 @@ class OperationsRouter(APIRouter):
 
         @self.get(
             "/{operation_id}",
-            name=self.name_of_get,
+            name=self.desk.name_of_get,
             summary="Get Operation",
             generate_unique_id_function=_id_of_get,
             response_model=OperationRecord,
@@ -152,14 +150,9 @@ class OperationStarter:
             TypeError: If the function cannot be called, or a setting is of the wrong kind.
             ValueError: If a setting is not above zero, or the id is empty or too long.
         """
-        router, request = self._router, self._request
-
-        def address_of(found: str) -> str:
-            return request.url_for(router.name_of_get, operation_id=found).path
-
-        return await router.desk.start(
+        return await self._router.desk.start(
+            self._request,
             self._owner,
-            address_of,
             func,
             *args,
             operation_id=operation_id,

@@ -8,6 +8,7 @@ General layout, from the ground up; a room imports only from rooms above it in t
 - ``_inbox``: the one reader of a client's messages; knows ASGI and no operations
 - ``_shutdown``: learning that the server shuts down
 - ``_watchers``: who runs the reader's task
+- ``_watched``: what both have in common that are watched for an operation
 - ``_exchange``, ``_socket``: a request with its response and a WebSocket, tied to an operation
 - ``_request``: the token and the operation of the current request
 - ``_serving``: one request from its call to its answer

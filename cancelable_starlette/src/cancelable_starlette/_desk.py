@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import TypeAlias, TypeVarTuple, cast
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from cancelable import Cancelable
@@ -26,6 +27,7 @@ from cancelable.bus import (
 from ._background import CancelableBackgroundTask, cancelable_background
 from ._records import answer_for, pending_info, unavailable, unknown
 from ._responses import CancelableStreamingResponse, cancelable_streaming_response
+from ._sse import ServerSentEvent
 
 logger = logging.getLogger("cancelable.starlette")
 
@@ -49,7 +51,8 @@ class OperationDesk:
 
     Attributes:
         bus: Where operations are found.
-        number: Unlike that of every other desk of this process.
+        name_of_get: The name that the route of one operation must have, with a parameter
+            ``operation_id``: ``start`` looks its address up.
     """
 
     def __init__(self, bus: CancelBus) -> None:
@@ -65,9 +68,9 @@ class OperationDesk:
             msg = f"`bus` must be a CancelBus, not {bus!r}"
             raise TypeError(msg)
         self.bus = bus
-        # In the names of routes, which are looked up from the outermost app on: two apps that
-        # are mounted in one would otherwise give each other's addresses.
-        self.number: int = next(_numbers)
+        # Unlike that of every other desk of this process. Names of routes are looked up from the
+        # outermost app on: two apps that are mounted in one would give each other's addresses.
+        self.name_of_get: str = f"get_operation_{next(_numbers)}"
 
     async def list(
         self,
@@ -155,8 +158,8 @@ class OperationDesk:
 
     async def start(
         self,
+        request: Request,
         owner: Owner,
-        address_of: Callable[[str], str],
         func: Callable[[*Args], object],
         *args: *Args,
         operation_id: str | None = None,
@@ -168,8 +171,8 @@ class OperationDesk:
         """Return the answer 202, behind which an operation runs in the name of its owner.
 
         Args:
+            request: The request of the caller.
             owner: Whose; that goes into the metadata, before all else.
-            address_of: Returns the path under which the operation with an id can be asked for.
             func: The function, as for ``cancelable_background``, like the others.
             args: Its arguments.
             operation_id: An id of your own, which nobody else can guess; made by default.
@@ -198,10 +201,11 @@ class OperationDesk:
                 grace=grace,
             )
         await self._announce(task.operation, is_chosen=operation_id is not None)
+        address = request.url_for(self.name_of_get, operation_id=task.operation_id)
         return JSONResponse(
             pending_info(task.operation).to_json(),
             HTTPStatus.ACCEPTED,
-            {"Location": address_of(task.operation_id)},
+            {"Location": address.path},
             background=task,
         )
 
@@ -229,7 +233,7 @@ class OperationDesk:
             raise unknown()
         return info
 
-    async def _events(self, operation_id: str, owner: Owner) -> AsyncIterator[str]:
+    async def _events(self, operation_id: str, owner: Owner) -> AsyncIterator[ServerSentEvent]:
         async with AsyncExitStack() as stack:
             watch = self.bus.watch(operation_id, metadata=owner)
             try:
@@ -243,11 +247,11 @@ class OperationDesk:
                 yield event(record)
 
 
-def event(info: OperationInfo) -> str:
+def event(info: OperationInfo) -> ServerSentEvent:
     """Return a record as a server-sent event."""
     is_end = info.is_terminal or info.state is OperationState.LOST
-    kind = "end" if is_end else "progress"
-    return f"event: {kind}\ndata: {json.dumps(info.to_json(), separators=(',', ':'))}\n\n"
+    data = json.dumps(info.to_json(), separators=(",", ":"))
+    return ServerSentEvent(event="end" if is_end else "progress", data=data)
 
 
 class _Everybody(dict[str, object]):

@@ -13,25 +13,17 @@ from anyio.lowlevel import checkpoint
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cancelable import Cancelable, CancelationError, CancelationReason
+from cancelable import CancelationError, CancelationReason
 
 from ._answers import Answers
-from ._inbox import Inbox
-from ._overrun import Overrun
-from ._read_ahead import ReadAhead
 from ._settings import OnDisconnect, Until
 from ._status import CLIENT_CLOSED_REQUEST
+from ._watched import CLIENT_LEFT, Watched
 
 logger = logging.getLogger("cancelable.starlette")
 
-CLIENT_LEFT = "the client left"
-"""The message of a cancel that a disconnect caused."""
 
-SHUTTING_DOWN = "the server is shutting down"
-"""The message of a cancel that a shutdown caused."""
-
-
-class HTTPExchange(Inbox):
+class HTTPExchange(Watched):
     """Watch one request, and let its response through as long as that makes sense.
 
     ``receive`` and ``send`` are what the application gets instead of the server's.
@@ -55,29 +47,6 @@ class HTTPExchange(Inbox):
     # Some releases of a server have told of a disconnect when they shut down, with the client
     # still there: what is sent is for the server to deliver, or to throw away.
     _left_by_shutdown = False
-    _overrun: Overrun | None = None
-
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        operation: Cancelable,
-        read_ahead: ReadAhead,
-    ) -> None:
-        """Tie a request to its operation.
-
-        Args:
-            scope: The scope of the request.
-            receive: The server's ``receive()``.
-            send: The server's ``send()``.
-            operation: What is cancelled when the client leaves.
-            read_ahead: How much of the body may be held.
-        """
-        super().__init__(scope, receive, read_ahead)
-        self.operation = operation
-        self._server_send = send
-        self._scope = scope
 
     @property
     def is_deserted(self) -> bool:
@@ -129,9 +98,6 @@ class HTTPExchange(Inbox):
             deadline = self._began_at() + seconds
             self.operation.deadline = min(self.operation.deadline, deadline)
 
-    def _began_at(self) -> float:
-        return anyio.current_time() - (self.operation.context.duration_seconds or 0.0)
-
     async def shut_down(self, grace: float) -> None:
         """Tell a response that is being streamed; let any other request finish.
 
@@ -141,20 +107,6 @@ class HTTPExchange(Inbox):
         self._shutdown_grace = grace
         if self.started and not self.complete:
             await self._cancel_for_shutdown(grace)
-
-    async def _cancel_for_shutdown(self, grace: float) -> None:
-        await self.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=grace)
-
-    def look_after(self, limit: float) -> None:
-        """Report a handler that goes on although its operation was cut.
-
-        Args:
-            limit: Seconds after the cut.
-        """
-        if self.operation.cancel_requested:
-            if self._overrun is None:
-                self._overrun = Overrun(self.operation, self._scope)
-            self._overrun.look(limit)
 
     # -- for the application -------------------------------------------------------------
 

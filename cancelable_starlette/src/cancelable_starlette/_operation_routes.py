@@ -30,7 +30,6 @@ class OperationRoutes(list[Route]):
 
     Attributes:
         desk: What answers behind them.
-        name_of_get: The name of the route of one operation, for ``url_for``.
     """
 
     def __init__(
@@ -38,14 +37,13 @@ class OperationRoutes(list[Route]):
     ) -> None:
         """Make the routes; see ``operations_routes``, which checks what it is given."""
         self.desk = desk
-        self.name_of_get: str = f"get_operation_{desk.number}"
         self._authorize = authorize
         self._owner = owner
         one = prefix + "/{operation_id}"
         super().__init__(
             [
                 Route(prefix, self._answered(self._list), methods=["GET"]),
-                Route(one, self._answered(self._get), methods=["GET"], name=self.name_of_get),
+                Route(one, self._answered(self._get), methods=["GET"], name=desk.name_of_get),
                 Route(one, self._answered(self._cancel), methods=["DELETE"]),
                 Route(one + "/events", self._answered(self._watch), methods=["GET"]),
             ]
@@ -85,13 +83,10 @@ class OperationRoutes(list[Route]):
             ValueError: If a setting is not above zero, or the id is empty or too long.
         """
 
-        def address_of(found: str) -> str:
-            return request.url_for(self.name_of_get, operation_id=found).path
-
-        async def answer(_request: Request, owner: Owner) -> Response:
+        async def answer(request: Request, owner: Owner) -> Response:
             return await self.desk.start(
+                request,
                 owner,
-                address_of,
                 func,
                 *args,
                 operation_id=operation_id,

@@ -22,7 +22,7 @@ from cancelable import (
 
 from ._answers import Answers
 from ._deadline_header import seconds_from
-from ._exchange import CLIENT_LEFT, SHUTTING_DOWN, HTTPExchange, cancelation_in
+from ._exchange import HTTPExchange, cancelation_in
 from ._overrun import WARN_AFTER
 from ._read_ahead import ReadAhead
 from ._request import EXCHANGE_KEY, TOKEN_KEY, Exchange
@@ -30,6 +30,7 @@ from ._settings import OnDisconnect
 from ._shutdown import Shutdown
 from ._socket import SocketExchange
 from ._status import CLOSE_CODES
+from ._watched import CLIENT_LEFT, SHUTTING_DOWN
 from ._watchers import WatcherService, watch_alone
 
 

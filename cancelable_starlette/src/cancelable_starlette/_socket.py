@@ -13,12 +13,11 @@ from starlette.types import Message, Receive, Scope, Send
 from cancelable import Cancelable, CancelationError, CancelationReason
 
 from ._answers import Answers
-from ._exchange import CLIENT_LEFT, SHUTTING_DOWN, is_of_a_connection
-from ._inbox import Inbox
-from ._overrun import Overrun
+from ._exchange import is_of_a_connection
 from ._read_ahead import ReadAhead
 from ._settings import OnDisconnect, Until
 from ._status import CLOSE_CODES, close_code_for
+from ._watched import CLIENT_LEFT, Watched
 
 logger = logging.getLogger("cancelable.starlette")
 
@@ -29,7 +28,7 @@ DENIAL = "websocket.http.response"
 """The extension of the ASGI specification by which a socket is refused with a response."""
 
 
-class SocketExchange(Inbox):
+class SocketExchange(Watched):
     """Watch one WebSocket, and cancel its handler when the client leaves without being heard.
 
     A handler that waits for a message is told of the close and not cancelled: that is how it
@@ -55,7 +54,6 @@ class SocketExchange(Inbox):
     _idle_timeout = math.inf
     _own_deadline = math.inf
     _is_paused = False  # the client may have sent what nobody reads
-    _overrun: Overrun | None = None
 
     def __init__(
         self,
@@ -65,19 +63,8 @@ class SocketExchange(Inbox):
         operation: Cancelable,
         read_ahead: ReadAhead,
     ) -> None:
-        """Tie a socket to its operation.
-
-        Args:
-            scope: The scope of the socket.
-            receive: The server's ``receive()``.
-            send: The server's ``send()``.
-            operation: What is cancelled when the client leaves.
-            read_ahead: How much may be held of what nobody has read.
-        """
-        super().__init__(scope, receive, read_ahead)
-        self.operation = operation
-        self._server_send = send
-        self._scope = scope
+        """Tie a socket to its operation; see ``Watched``."""
+        super().__init__(scope, receive, send, operation, read_ahead)
         self._can_be_denied = DENIAL in (scope.get("extensions") or {})
 
     # -- policy --------------------------------------------------------------------------
@@ -113,8 +100,7 @@ class SocketExchange(Inbox):
         if until == "start" and self.accepted:
             seconds = math.inf
         self._ends_deadline_at_start = until == "start"
-        elapsed = self.operation.context.duration_seconds or 0.0
-        self._timeout_at = anyio.current_time() - elapsed + seconds
+        self._timeout_at = self._began_at() + seconds
         self._set_deadline()
 
     def set_idle_timeout(self, seconds: float) -> None:
@@ -150,18 +136,7 @@ class SocketExchange(Inbox):
         Args:
             grace: Seconds until it is cut.
         """
-        await self.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=grace)
-
-    def look_after(self, limit: float) -> None:
-        """Report a handler that goes on although its operation was cut.
-
-        Args:
-            limit: Seconds after the cut.
-        """
-        if self.operation.cancel_requested:
-            if self._overrun is None:
-                self._overrun = Overrun(self.operation, self._scope)
-            self._overrun.look(limit)
+        await self._cancel_for_shutdown(grace)
 
     # -- for the application -------------------------------------------------------------
 

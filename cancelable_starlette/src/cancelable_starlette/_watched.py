@@ -1,0 +1,63 @@
+"""A request or a WebSocket that is watched for the operation that it is."""
+
+from __future__ import annotations
+
+import anyio
+from starlette.types import Receive, Scope, Send
+
+from cancelable import Cancelable, CancelationReason
+
+from ._inbox import Inbox
+from ._overrun import Overrun
+from ._read_ahead import ReadAhead
+
+CLIENT_LEFT = "the client left"
+"""The message of a cancel that a disconnect caused."""
+
+SHUTTING_DOWN = "the server is shutting down"
+"""The message of a cancel that a shutdown caused."""
+
+
+class Watched(Inbox):
+    """Tie the messages of a client to the operation that is cancelled when it leaves."""
+
+    _overrun: Overrun | None = None
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        operation: Cancelable,
+        read_ahead: ReadAhead,
+    ) -> None:
+        """Tie a client to its operation.
+
+        Args:
+            scope: The scope of the request or the socket.
+            receive: The server's ``receive()``.
+            send: The server's ``send()``.
+            operation: What is cancelled when the client leaves.
+            read_ahead: How much may be held of what nobody has read.
+        """
+        super().__init__(scope, receive, read_ahead)
+        self.operation = operation
+        self._server_send = send
+        self._scope = scope
+
+    def look_after(self, limit: float) -> None:
+        """Report a handler that goes on although its operation was cut.
+
+        Args:
+            limit: Seconds after the cut.
+        """
+        if self.operation.cancel_requested:
+            if self._overrun is None:
+                self._overrun = Overrun(self.operation, self._scope)
+            self._overrun.look(limit)
+
+    def _began_at(self) -> float:
+        return anyio.current_time() - (self.operation.context.duration_seconds or 0.0)
+
+    async def _cancel_for_shutdown(self, grace: float) -> None:
+        await self.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=grace)
