@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
-import anyio.abc
 from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.responses import JSONResponse
 
 from cancelable import OperationRegistry, current_operation
 from cancelable.bus import CancelBus, InMemoryBus
 from cancelable_fastapi import OperationsRouter, OperationStarter, operations_router
-from cancelable_starlette.testing import ScriptedConnection
 from tests.fastapi.support import LIMIT, Setup, application
+from tests.starlette.visited import Visited
 
 
 async def signed_in(user: Annotated[str | None, Header()] = None) -> str:
@@ -27,8 +25,10 @@ async def owner(user: Annotated[str, Depends(signed_in)]) -> dict[str, str]:
     return {"owner": user}
 
 
-class Office:
+class Office(Visited):
     """An app whose operations belong to their users, and one operation that goes on for ever."""
+
+    limit = LIMIT
 
     def __init__(
         self,
@@ -65,30 +65,3 @@ class Office:
             return text
         finally:
             self.ended.set()
-
-    def connection(
-        self, method: str, path: str, user: str | None = "ann", query: str = ""
-    ) -> ScriptedConnection:
-        headers = [] if user is None else [(b"user", user.encode())]
-        return ScriptedConnection(method, path, headers=headers, query=query.encode())
-
-    async def ask(
-        self, method: str, path: str, user: str | None = "ann", query: str = ""
-    ) -> tuple[int | None, Any]:
-        connection = self.connection(method, path, user, query)
-        with anyio.fail_after(LIMIT):
-            await connection.run(self.app)
-        return connection.status, json.loads(connection.body)
-
-    async def start(self, tasks: anyio.abc.TaskGroup, query: str = "") -> str:
-        """Start the work in the name of Ann, and return the id when it has begun."""
-        connection = self.connection("POST", "/work", query=query)
-        tasks.start_soon(connection.run, self.app)
-        with anyio.fail_after(LIMIT):
-            await self.begun.wait()
-        assert connection.status == 202
-        answer = json.loads(connection.body)
-        assert answer["state"] == "pending"
-        assert connection.headers["location"] == f"/operations/{answer['id']}"
-        found: str = answer["id"]
-        return found

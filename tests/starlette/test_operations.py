@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-import anyio.abc
 import pytest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,11 +19,11 @@ from cancelable import CancelOutcome, OperationRegistry, current_operation
 from cancelable.bus import BusUnavailable, CancelResult, InMemoryBus, OperationInfo
 from cancelable_starlette import OperationRoutes, RequestCancelationMiddleware, operations_routes
 from cancelable_starlette.testing import ScriptedConnection
+from tests.starlette.visited import Visited
 
 # A plain function that says who asks is called in a thread.
 USES_THREADS = True
 
-LIMIT = 10.0
 UNKNOWN = (404, {"detail": "no such operation"})
 
 
@@ -37,7 +36,7 @@ async def owner(request: Request) -> dict[str, str]:
     return {"owner": request.headers["user"]}
 
 
-class Office:
+class Office(Visited):
     """An app whose operations belong to their users."""
 
     def __init__(self, bus: InMemoryBus | None = None, prefix: str = "/operations") -> None:
@@ -45,7 +44,7 @@ class Office:
         self.operations = operations_routes(
             authorize=signed_in, owner=owner, bus=self.bus, prefix=prefix
         )
-        self.app = Starlette(
+        self.app: Starlette = Starlette(
             routes=[Route("/work", self.start_work, methods=["POST"]), *self.operations],
             middleware=[Middleware(RequestCancelationMiddleware)],
         )
@@ -65,31 +64,6 @@ class Office:
         self.begun.set()
         await self.go_on.wait()
 
-    def connection(
-        self, method: str, path: str, user: str | None = "ann", query: str = ""
-    ) -> ScriptedConnection:
-        headers = [] if user is None else [(b"user", user.encode())]
-        return ScriptedConnection(method, path, headers=headers, query=query.encode())
-
-    async def ask(
-        self, method: str, path: str, user: str | None = "ann", query: str = ""
-    ) -> tuple[int | None, Any]:
-        connection = self.connection(method, path, user, query)
-        with anyio.fail_after(LIMIT):
-            await connection.run(self.app)
-        return connection.status, json.loads(connection.body)
-
-    async def start(self, tasks: anyio.abc.TaskGroup, query: str = "") -> str:
-        connection = self.connection("POST", "/work", query=query)
-        tasks.start_soon(connection.run, self.app)
-        with anyio.fail_after(LIMIT):
-            await self.begun.wait()
-        answer = json.loads(connection.body)
-        assert (connection.status, answer["state"]) == (202, "pending")
-        assert connection.headers["location"].endswith(f"/operations/{answer['id']}")
-        found: str = answer["id"]
-        return found
-
 
 async def test_an_operation_can_be_listed_followed_and_cancelled(anyio_backend: object) -> None:
     """202 where it was asked, 200 when it has ended; events until the end."""
@@ -105,7 +79,7 @@ async def test_an_operation_can_be_listed_followed_and_cancelled(anyio_backend: 
 
         watching = office.connection("GET", f"/operations/{job}/events")
         tasks.start_soon(watching.run, office.app)
-        with anyio.fail_after(LIMIT):
+        with anyio.fail_after(Office.limit):
             await watching.wait_for_chunks(1)
         status, answer = await office.ask("DELETE", f"/operations/{job}", query="wait=5")
         assert (status, answer["state"]) == (200, "cancelled")
