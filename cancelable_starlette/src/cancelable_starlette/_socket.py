@@ -8,13 +8,12 @@ from collections.abc import Mapping
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Scope
 
-from cancelable import Cancelable, CancelationError, CancelationReason
+from cancelable import CancelationError, CancelationReason
 
 from ._answers import Answers
 from ._exchange import is_of_a_connection
-from ._read_ahead import ReadAhead
 from ._settings import OnDisconnect, Until
 from ._status import CLOSE_CODES, close_code_for
 from ._watched import CLIENT_LEFT, Watched
@@ -54,18 +53,6 @@ class SocketExchange(Watched):
     _idle_timeout = math.inf
     _own_deadline = math.inf
     _is_paused = False  # the client may have sent what nobody reads
-
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        operation: Cancelable,
-        read_ahead: ReadAhead,
-    ) -> None:
-        """Tie a socket to its operation; see ``Watched``."""
-        super().__init__(scope, receive, send, operation, read_ahead)
-        self._can_be_denied = DENIAL in (scope.get("extensions") or {})
 
     # -- policy --------------------------------------------------------------------------
 
@@ -228,7 +215,7 @@ class SocketExchange(Watched):
         if self.left or self.complete:
             return
         try:
-            if self.accepted or not self._can_be_denied:
+            if self.accepted or DENIAL not in (self._scope.get("extensions") or {}):
                 code = close_code_for(reason, self.close_codes)
                 await self.send({"type": "websocket.close", "code": code, "reason": ""})
             else:
