@@ -13,6 +13,7 @@ General layout, from the ground up; a room imports only from rooms below it:
 - ``_block``: entering and leaving, and how a block ends
 - ``_iterator``: one step after another through a source of items
 - ``_cancelable``: the operation as its users see it
+- ``_latent``: a block whose operation is made when somebody asks for it
 - ``_streams``, ``_decorators``: the same where there is no block
 """
 
@@ -32,6 +33,7 @@ from ._decorators import (
     with_timeout,
 )
 from ._iterator import CancelableAsyncIterator
+from ._latent import LatentOperation
 from ._outcome import CancelOutcome
 from ._progress import ProgressCallback, ProgressCallbackType
 from ._reason import CancelationReason
@@ -76,6 +78,7 @@ __all__ = [
     "DisconnectCancelation",
     "ErrorCallback",
     "ErrorCallbackType",
+    "LatentOperation",
     "ManualCancelation",
     "OperationContext",
     "OperationRegistry",

@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from logging import DEBUG, INFO
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeGuard, cast
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, TypeGuard, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint
 from ._callbacks import Callbacks, ErrorCallback, StatusCallback, checked_callback
 from ._cause import Cause
 from ._log import logger, one_line
-from ._loop import call_soon, current_loop, task_is_done
+from ._loop import Loop, call_soon, current_loop, task_is_done
 from ._operation import Operation
 from ._reason import CancelationReason
 from ._registry import OperationRegistry
@@ -46,12 +46,22 @@ ASTRAY = (
 
 Closer: TypeAlias = Callable[[], Awaitable[None]]
 
-_current: ContextVar[Block | None] = ContextVar("cancelable_operation", default=None)
+
+class Latent(Protocol):
+    """A running block whose operation is made when somebody asks for it."""
+
+    def make(self) -> Block | None:
+        """Return the operation, made now if need be; None if the block ended before."""
+        ...
+
+
+innermost: ContextVar[Block | Latent | None] = ContextVar("cancelable_operation", default=None)
 
 
 def current_block() -> Block | None:
     """Return the innermost live operation around the calling code, or None."""
-    operation = _current.get()
+    found = innermost.get()
+    operation = found if found is None or isinstance(found, Block) else found.make()
     while operation is not None and operation._ending is not None:
         operation = operation._block_around
     return operation
@@ -262,7 +272,7 @@ class Block(Operation):
             )
             raise RuntimeError(msg)
         loop = current_loop()
-        around = _current.get()
+        around = innermost.get()
         if around is not None:
             around = current_block()
             if self._finds_parent:
@@ -285,7 +295,7 @@ class Block(Operation):
             cut = self._hard_cut()
         self._scope = scope = loop.backend.create_cancel_scope(deadline=cut)
         scope.__enter__()
-        _current.set(self)
+        innermost.set(self)
         # From here on a request from any thread finds the scope. Those that came before have
         # left their cause, which is looked for when all listeners are in place.
         if parent is not None:
@@ -299,6 +309,30 @@ class Block(Operation):
         if self._sources or (self._callbacks is not None and self._callbacks.on_start):
             await self._start()
         return self
+
+    def adopt(
+        self,
+        scope: anyio.CancelScope,
+        loop: Loop,
+        task: object,
+        started_at: float,
+        deadline: float,
+    ) -> None:
+        """Become the operation of a block that runs already, with nobody's around it.
+
+        Args:
+            scope: The scope that was entered for it.
+            loop: The loop that runs it.
+            task: The task that entered it.
+            started_at: When that was, as ``time.monotonic()`` counts.
+            deadline: When it is to be asked to stop, on anyio's clock.
+        """
+        self._clock = loop.clock
+        self._task = task
+        self._started_at = started_at
+        self._deadline = deadline
+        self._loop = loop
+        self._scope = scope
 
     def _list(self) -> None:
         """Enter the registry, if one shall list the operation."""
@@ -622,8 +656,8 @@ class Block(Operation):
         if error is not None:
             self._failure = f"{type(error).__name__}: {error}"
         self._ending = ending
-        if _current.get() is self:
-            _current.set(self._block_around)
+        if innermost.get() is self:
+            innermost.set(self._block_around)
         for token in self._tokens:
             token._unlisten(self)
         if self._children:

@@ -49,7 +49,7 @@ class Loop:
             promised.
     """
 
-    __slots__ = ("backend", "call_soon", "clock", "current_task", "native_token")
+    __slots__ = ("_running", "backend", "call_soon", "clock", "current_task", "native_token")
 
     def __init__(self, token: EventLoopToken) -> None:
         """Learn the loop that runs in this thread."""
@@ -58,16 +58,33 @@ class Loop:
         self.clock: Callable[[], float]
         self.current_task: Callable[[], object]
         self.call_soon: Callable[[Callable[[], object]], bool]
+        self._running: Callable[[], object] | None = None
         if hasattr(self.native_token, "call_soon_threadsafe"):
             loop = cast(_AsyncioLoop, self.native_token)
             self.clock = loop.time
-            self.current_task = sys.modules["asyncio"].current_task
+            asyncio = sys.modules["asyncio"]
+            self.current_task = asyncio.current_task
+            self._running = asyncio.get_running_loop
             self.call_soon = partial(_call_soon_on_asyncio, loop)
         else:
             lowlevel = cast(_TrioLowLevel, sys.modules["trio"].lowlevel)
             self.clock = lowlevel.current_clock().current_time
             self.current_task = lowlevel.current_task
             self.call_soon = partial(_call_soon_on_trio, cast(_TrioToken, self.native_token))
+
+    def is_here(self) -> bool:
+        """Return True if this is known, without asking anyio, to be the loop of the calling code.
+
+        Trio may run as the guest of an asyncio loop, in one thread. Where Trio has been imported
+        only anyio can tell which of the two the calling code belongs to.
+        """
+        running = self._running
+        if running is None or "trio" in sys.modules:
+            return False
+        try:
+            return running() is self.native_token
+        except RuntimeError:  # none runs in this thread
+            return False
 
 
 class _Here(threading.local):
@@ -85,8 +102,10 @@ def current_loop() -> Loop:
     Raises:
         anyio.NoEventLoopError: If no supported event loop runs in this thread.
     """
-    token = current_token()
     loop = _here.loop
+    if loop is not None and loop.is_here():
+        return loop
+    token = current_token()
     if loop is None or loop.native_token is not token.native_token:
         loop = _here.loop = Loop(token)
     return loop

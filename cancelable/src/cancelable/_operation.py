@@ -333,11 +333,7 @@ class Operation(Awaited):
 
     @deadline.setter
     def deadline(self, value: float) -> None:
-        when = float(value)
-        if math.isnan(when):
-            msg = "`deadline` must be a time on anyio's clock or infinity, not NaN"
-            raise ValueError(msg)
-        self._set_deadline(when)
+        self._set_deadline(checked_deadline(value))
 
     @property
     def remaining(self) -> float:
@@ -766,6 +762,22 @@ class Operation(Awaited):
         return token
 
 
+def checked_deadline(value: float) -> float:
+    """Return *value* if it is a time.
+
+    Args:
+        value: What a caller gave.
+
+    Raises:
+        ValueError: If it is NaN.
+    """
+    when = float(value)
+    if math.isnan(when):
+        msg = "`deadline` must be a time on anyio's clock or infinity, not NaN"
+        raise ValueError(msg)
+    return when
+
+
 class OperationToken(CancelationToken):
     """The token of one operation: a view of its requests that can also make one.
 
@@ -778,7 +790,7 @@ class OperationToken(CancelationToken):
     def __init__(self, operation: Operation) -> None:
         """Make the token of *operation*."""
         super().__init__()
-        self._operation = weakref.ref(operation)
+        self._operation: Callable[[], Operation | None] = weakref.ref(operation)
         self._waiters: dict[anyio.Event, Loop] = {}
 
     @property

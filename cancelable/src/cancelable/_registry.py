@@ -38,11 +38,19 @@ class OperationNode:
     children: list[OperationNode] = field(default_factory=list["OperationNode"])
 
 
+class Latent(Protocol):
+    """A running block whose operation is made when somebody asks for it."""
+
+    def make(self) -> Operation | None:
+        """Have the operation, made now if need be, list itself; None if the block ended before."""
+        ...
+
+
 class RegistryObserver(Protocol):
     """What a registry tells those who follow it.
 
-    The calls come in the thread of the operation's loop, ``reported`` in any thread. They must
-    be quick, must not block, and must not raise.
+    The calls come in any thread: mostly in that of the operation's loop. They must be quick,
+    must not block, and must not raise.
     """
 
     def entered(self, operation: Operation) -> None: ...
@@ -72,6 +80,7 @@ class OperationRegistry:
             raise ValueError(msg)
         self._limit = history
         self._live: dict[Operation, bool] = {}
+        self._latent: dict[Latent, None] = {}
         self._by_id: dict[str, Operation] = {}
         self._ended: dict[Operation, None] = {}
         self._ended_by_id: dict[str, Operation] = {}
@@ -165,13 +174,68 @@ class OperationRegistry:
         for observer in self._observers:
             observer.entered(operation)
 
+    @property
+    def is_observed(self) -> bool:
+        """Whether somebody is told of each operation."""
+        return bool(self._observers)
+
+    def latent_began(self, latent: Latent) -> None:
+        """Take in a running block that has no operation yet.
+
+        Whoever is added as an observer meanwhile has either found it here or is found here.
+        """
+        self._latent[latent] = None
+        if self._observers:
+            latent.make()
+
+    def latent_was_made(self, latent: Latent, operation: Operation) -> None:
+        """List the operation of a block that runs already; in any thread.
+
+        It is listed before the block goes out, so that nobody misses both. The block may be
+        left meanwhile, and somebody may have asked for the id: whoever comes second, this call
+        or ``left`` or ``id_was_made``, does what there is to do.
+        """
+        self.entered(operation)
+        self._latent.pop(latent, None)
+        known = operation.known_id
+        if known is not None:
+            self.id_was_made(operation, known)
+        if operation.status.is_terminal:
+            self.left(operation)
+
+    def latent_completed(self, latent: Latent) -> None:
+        """Count a block that nobody has asked about."""
+        self._latent.pop(latent, None)
+        with self._lock:
+            self._totals[OperationStatus.COMPLETED] += 1
+
+    def latent_failed(self, latent: Latent, operation: Operation) -> None:
+        """Remember how a block failed that nobody has asked about."""
+        operation.keeper = self
+        self._live[operation] = True
+        self._latent.pop(latent, None)
+        self.left(operation)
+
+    def _everybody(self) -> list[Operation]:
+        """Return the live operations, oldest first; the latent ones are made for that.
+
+        One that another thread is making just now may not be listed yet.
+        """
+        made = [latent.make() for latent in list(self._latent)]
+        found = dict.fromkeys(self._live)
+        for operation in made:
+            if operation is not None and operation.is_running:
+                found[operation] = None
+        return sorted(found, key=_started_at)
+
     def id_was_made(self, operation: Operation, operation_id: str) -> None:
         """Let an operation be found by the id that somebody has just asked it for.
 
         The operation may be ending in another thread. Whoever comes second of the two, this
-        call or ``left``, finds what the other did and takes the entry away.
+        call or ``left``, finds what the other did and takes the entry away. Or it was latent,
+        and the thread that made it is about to list it.
         """
-        if operation in self._live:
+        if operation in self._live or operation.is_running:
             self._by_id[operation_id] = operation
             if operation.status.is_terminal:
                 self._by_id.pop(operation_id, None)
@@ -233,7 +297,7 @@ class OperationRegistry:
         """
         with self._lock:
             self._observers = (*self._observers, observer)
-        return list(self._live)
+        return self._everybody()
 
     def remove_observer(self, observer: RegistryObserver) -> None:
         """Tell this observer no more; harmless when it is not told anyway."""
@@ -283,7 +347,7 @@ class OperationRegistry:
 
     def tree(self) -> list[OperationNode]:
         """Return the live operations as trees of parents and children, oldest first."""
-        nodes = {operation: OperationNode(operation.context) for operation in list(self._live)}
+        nodes = {operation: OperationNode(operation.context) for operation in self._everybody()}
         roots: list[OperationNode] = []
         for operation, node in nodes.items():
             above = nodes.get(operation.parent) if operation.parent is not None else None
@@ -316,7 +380,7 @@ class OperationRegistry:
     def get_statistics(self) -> AwaitedDict[object]:
         """Return counts: of the live operations by status, and of all that ended by ending."""
         live = {status.value: 0 for status in OperationStatus if not status.is_terminal}
-        for operation in list(self._live):
+        for operation in self._everybody():
             status = operation.status
             if not status.is_terminal:
                 live[status.value] += 1
@@ -504,7 +568,7 @@ class OperationRegistry:
         Returns:
             How many operations were forgotten.
         """
-        live = list(self._live)
+        live = self._everybody()
         for operation in live:
             operation.keeper = None
         self._live.clear()
@@ -525,7 +589,7 @@ class OperationRegistry:
     ) -> list[Operation]:
         return [
             operation
-            for operation in list(self._live)
+            for operation in self._everybody()
             if (status is None or operation.status is status)
             and (parent_id is None or _is_under(operation, parent_id))
             and (name_pattern is None or _is_named(operation.name, name_pattern))
@@ -540,6 +604,10 @@ class OperationRegistry:
     get_statistics_sync = get_statistics
     cancel_operation_sync = cancel_operation
     cancel_all_sync = cancel_all
+
+
+def _started_at(operation: Operation) -> float:
+    return operation._started_at
 
 
 def _unknown(operation_id: str) -> LookupError:

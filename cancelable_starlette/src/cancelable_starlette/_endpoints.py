@@ -23,7 +23,7 @@ from ._answers import Answers, ResponseHook
 from ._exchange import HTTPExchange, cancelation_in
 from ._overrun import WARN_AFTER
 from ._request import EXCHANGE_KEY, Exchange, exchange_of
-from ._serving import Settings, end_as_cancelled, open_exchange, serve
+from ._serving import Settings, end_as_cancelled, open_exchange, open_request, serve
 from ._settings import OnDisconnect, Until, duration, function, one_of
 from ._socket import SocketExchange
 from ._status import CLIENT_CLOSED_REQUEST, STATUSES
@@ -157,7 +157,9 @@ class EndpointSettings:
         """
         exchange = exchange_of(scope)
         if exchange is None:
-            await serve(functools.partial(self._serve_in, app), scope, receive, send, Settings())
+            settings = Settings()
+            exchange = open_exchange(scope, receive, send, settings)
+            await serve(functools.partial(self._serve_in, app), exchange, scope, settings)
         else:
             await self._serve_in(app, scope, receive, send)
 
@@ -202,14 +204,14 @@ class EndpointSettings:
         self, request: Request, function: Callable[[], Awaitable[Result]]
     ) -> Result | Response:
         scope = request.scope
-        exchange = open_exchange(scope, request.receive, _no_send, Settings())
+        exchange = open_request(scope, request.receive, _no_send, Settings())
         # The function reads through its request, which therefore has to read through us.
         request._receive = exchange.receive  # pyright: ignore[reportPrivateUsage]
         results: list[Result | Response] = []
 
         async def call() -> None:
             try:
-                async with exchange.operation:
+                async with exchange.latent:
                     await self.apply_to(exchange)
                     try:
                         results.append(await function())

@@ -45,7 +45,8 @@ class HTTPExchange(Watched):
     _has_trailers = False
     _released = False
     # Some releases of a server have told of a disconnect when they shut down, with the client
-    # still there: what is sent is for the server to deliver, or to throw away.
+    # still there: what is sent is for the server to deliver, or to throw away. That server speaks
+    # HTTP/1.1 alone. With HTTP/2, Hypercorn 0.18 would be held up by what is sent to nobody.
     _left_by_shutdown = False
 
     @property
@@ -58,7 +59,7 @@ class HTTPExchange(Watched):
         if self.on_left is not None:
             self.on_left()
         if self.on_disconnect == "cancel":
-            if self._shutdown_grace is None:
+            if self._shutdown_grace is None or not self._http_version.startswith("1"):
                 await self.operation.cancel(CancelationReason.DISCONNECT, CLIENT_LEFT)
             else:
                 self._left_by_shutdown = True
@@ -85,7 +86,7 @@ class HTTPExchange(Watched):
         if until == "start" and self.started:
             seconds = math.inf
         self._ends_deadline_at_start = until == "start"
-        self.operation.deadline = self._began_at() + min(seconds, self._cap)
+        self.latent.deadline = self.latent.began_at + min(seconds, self._cap)
 
     def cap_timeout(self, seconds: float) -> None:
         """Let no timeout, also none that is set later, be longer than *seconds*."""
@@ -95,8 +96,8 @@ class HTTPExchange(Watched):
     def shorten_timeout(self, seconds: float) -> None:
         """Make the timeout *seconds* from the start of the request if it was longer."""
         if seconds != math.inf and not self.started:
-            deadline = self._began_at() + seconds
-            self.operation.deadline = min(self.operation.deadline, deadline)
+            deadline = self.latent.began_at + seconds
+            self.latent.deadline = min(self.latent.deadline, deadline)
 
     async def shut_down(self, grace: float) -> None:
         """Tell a response that is being streamed; let any other request finish.
@@ -118,8 +119,8 @@ class HTTPExchange(Watched):
         generator that is being streamed would stay suspended at its ``yield`` until it is
         collected, but in the generator itself.
         """
-        if self.operation.cancel_requested or self.left:
-            if not await self._may_pass():
+        if self.left or not self.latent.is_untouched:
+            if (self.left or self.latent.cancel_requested) and not await self._may_pass():
                 return
         try:
             if self.send_timeout == math.inf:
@@ -154,7 +155,7 @@ class HTTPExchange(Watched):
 
         It has not in a time of grace or in a shield; there a handler may still say something.
         """
-        return self.operation.cancel_requested and current_effective_deadline() == -math.inf
+        return self.latent.cancel_requested and current_effective_deadline() == -math.inf
 
     def _release(self) -> bool:
         """Return True the first time after the start of the response."""
@@ -177,32 +178,33 @@ class HTTPExchange(Watched):
         """
         kind = message["type"]
         if kind == "http.response.start":
-            await self._pass_on_start(message)
+            self._note_start(message)
+            await self._server_send(message)
+            self.started = True
+            self.invite()
             return
         if self._is_last(kind, message):
             self._end_deadline()
             self.finish()
-        elif self._shutdown_grace is not None and not self.operation.cancel_requested:
+        elif self._shutdown_grace is not None and not self.latent.cancel_requested:
             # Only now it has turned out to be a stream.
             await self.shut_down(self._shutdown_grace)
         await self._server_send(message)
 
-    async def _pass_on_start(self, message: Message) -> None:
+    def _note_start(self, message: Message) -> None:
         self.attempted = True
-        self._has_trailers = bool(message.get("trailers", False))
+        if message.get("trailers", False):
+            self._has_trailers = True
         if self._ends_deadline_at_start:
             self._end_deadline()
-        await self._server_send(message)
-        self.started = True
-        self.invite()
 
     def _end_deadline(self) -> None:
-        if self.operation.deadline != math.inf:
-            self.operation.deadline = math.inf
+        if not self.latent.is_untouched and self.latent.deadline != math.inf:
+            self.latent.deadline = math.inf
 
     def _is_last(self, kind: str, message: Message) -> bool:
         if kind in ("http.response.body", "http.response.zerocopysend"):
-            return not self._has_trailers and not message.get("more_body", False)
+            return not (self._has_trailers or message.get("more_body", False))
         if kind == "http.response.trailers":
             return not message.get("more_trailers", False)
         return kind == "http.response.pathsend" and not self._has_trailers

@@ -223,10 +223,11 @@ class Inbox:
         has read, somebody must read it: one server waits in that ``send()`` for its queue.
         """
         self.complete = True
-        if self._may_have_more_body():
+        if not self._body_has_ended and self._may_have_more_body():
             self.watch()
-        self._make_room()
-        self._notify()
+        if self._room is not None or self._news is not None:
+            self._make_room()
+            self._notify()
 
     def stop(self) -> bool:
         """Read no more: the application has returned.

@@ -18,7 +18,7 @@ from ._exchange import HTTPExchange
 from ._overrun import WARN_AFTER
 from ._read_ahead import IN_TOTAL, PER_REQUEST, ReadAhead
 from ._request import exchange_of
-from ._serving import Settings, serve
+from ._serving import Settings, open_exchange, serve
 from ._settings import OnDisconnect, duration, function, one_of, size
 from ._shutdown import GRACE, Shutdown, wait_of_server
 from ._status import CLOSE_CODES, STATUSES
@@ -144,12 +144,11 @@ class RequestCancelationMiddleware:
         if kind in ("http", "websocket") and self._applies_to(scope):
             outer = exchange_of(scope)
             if outer is None:
-                service = None
-                if self._services:
-                    service = self._services.get(current_token().native_token)
-                    if service is not None and not service.knows_server:
-                        self._ask_server(service, send)
-                await serve(self.app, scope, receive, send, self._settings, service)
+                exchange = open_exchange(scope, receive, send, self._settings)
+                service = self._services.get(exchange.latent.native_loop)
+                if service is not None and not service.knows_server:
+                    self._ask_server(service, send)
+                await serve(self.app, exchange, scope, self._settings, service)
                 return
             # A second middleware of this kind adds nothing but its timeout.
             if isinstance(outer, HTTPExchange):

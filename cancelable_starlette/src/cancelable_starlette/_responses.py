@@ -23,7 +23,7 @@ from cancelable import CancelationError, CancelationReason
 from ._chain import close_chain
 from ._pings import Pings
 from ._request import Exchange, exchange_of
-from ._serving import Settings, serve
+from ._serving import Settings, open_exchange, serve
 from ._settings import duration, function
 from ._sse import EVENT_STREAM, PING, ServerSentEvent, ends_an_event, last_event
 
@@ -113,7 +113,9 @@ class CancelableStreamingResponse(StreamingResponse):
         if scope["type"] == "websocket":
             send = _as_denial(send)
         elif exchange_of(scope) is None:
-            await serve(self._respond, scope, receive, send, Settings())
+            settings = Settings()
+            exchange = open_exchange(scope, receive, send, settings)
+            await serve(self._respond, exchange, scope, settings)
             return
         await self._respond(scope, receive, send)
 

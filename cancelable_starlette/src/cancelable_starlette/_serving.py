@@ -12,17 +12,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from cancelable import (
-    Cancelable,
-    CancelationError,
-    CancelationReason,
-    OperationRegistry,
-    StatusCallback,
-)
+from cancelable import CancelationError, CancelationReason, StatusCallback
 
 from ._answers import Answers
 from ._deadline_header import seconds_from
 from ._exchange import HTTPExchange, cancelation_in
+from ._operation import RequestOperation
 from ._overrun import WARN_AFTER
 from ._read_ahead import ReadAhead
 from ._request import EXCHANGE_KEY, TOKEN_KEY, Exchange
@@ -55,9 +50,8 @@ class Settings:
 
 async def serve(
     app: ASGIApp,
+    exchange: Exchange,
     scope: Scope,
-    receive: Receive,
-    send: Send,
     settings: Settings,
     service: WatcherService | None = None,
 ) -> None:
@@ -65,14 +59,11 @@ async def serve(
 
     Args:
         app: What handles the request.
-        scope: The scope of a request that nothing watches yet.
-        receive: The server's.
-        send: The server's.
+        exchange: What ``open_exchange`` made of the scope.
+        scope: The scope of the request.
         settings: What was said about it.
         service: Who watches it; None: it watches itself.
     """
-    begin = open_exchange if scope["type"] == "http" else open_socket
-    exchange = begin(scope, receive, send, settings)
     try:
         if service is None:
             run = partial(_run, app, exchange, scope, settings)
@@ -90,25 +81,23 @@ async def serve(
         del scope[EXCHANGE_KEY]
 
 
-def open_exchange(scope: Scope, receive: Receive, send: Send, settings: Settings) -> HTTPExchange:
-    """Make the exchange of a request, and its operation as it is listed.
+def open_exchange(scope: Scope, receive: Receive, send: Send, settings: Settings) -> Exchange:
+    """Make what watches a request or a WebSocket.
 
     Args:
-        scope: The scope, which gets the token and the exchange.
+        scope: A scope that nothing watches yet; it gets the token and the exchange.
         receive: The server's.
         send: The server's.
         settings: What was said about it.
     """
-    operation = Cancelable.with_timeout(
-        None if settings.timeout == math.inf else settings.timeout,
-        name=f"{scope['method']} {_path(scope)}",
-        metadata=_facts(scope, scope["method"]),
-        grace=settings.grace,
-    )
-    if settings.on_cancel is not None:
-        operation.on_cancel(settings.on_cancel)
-    OperationRegistry.current().register(operation, keep_completed=False)
-    exchange = HTTPExchange(scope, receive, send, operation, settings.read_ahead)
+    begin = open_request if scope["type"] == "http" else open_socket
+    return begin(scope, receive, send, settings)
+
+
+def open_request(scope: Scope, receive: Receive, send: Send, settings: Settings) -> HTTPExchange:
+    """Make the exchange of a request; see ``open_exchange``."""
+    latent = RequestOperation(scope, settings.timeout, settings.grace, settings.on_cancel)
+    exchange = HTTPExchange(scope, receive, send, latent, settings.read_ahead)
     if settings.on_disconnect == "continue":
         exchange.on_disconnect = "continue"
         exchange.hides_disconnect = True
@@ -116,50 +105,21 @@ def open_exchange(scope: Scope, receive: Receive, send: Send, settings: Settings
     if settings.send_timeout != math.inf:
         exchange.send_timeout = settings.send_timeout
     # In place, so that middlewares around this one can ask for the reason.
-    scope[TOKEN_KEY] = operation.token
+    scope[TOKEN_KEY] = latent.token
     scope[EXCHANGE_KEY] = exchange
     return exchange
 
 
-def _path(scope: Scope) -> str:
-    """Return the path, never the query string, fit for one line of a log."""
-    path: str = scope["path"]
-    return path if path.isprintable() else path.encode("unicode_escape").decode()
-
-
-def _facts(scope: Scope, method: str) -> dict[str, object]:
-    client = scope.get("client")
-    return {
-        "method": method,
-        "path": scope["path"],
-        "client": None if client is None else client[0],
-    }
-
-
 def open_socket(scope: Scope, receive: Receive, send: Send, settings: Settings) -> SocketExchange:
-    """Make the exchange of a WebSocket, and its operation as it is listed.
-
-    Args:
-        scope: The scope, which gets the token and the exchange.
-        receive: The server's.
-        send: The server's.
-        settings: What was said about it; the timeout is for requests.
-    """
-    operation = Cancelable(
-        name=f"WebSocket {_path(scope)}",
-        metadata=_facts(scope, "WEBSOCKET"),
-        grace=settings.grace,
-    )
-    if settings.on_cancel is not None:
-        operation.on_cancel(settings.on_cancel)
-    OperationRegistry.current().register(operation, keep_completed=False)
-    exchange = SocketExchange(scope, receive, send, operation, settings.read_ahead)
+    """Make the exchange of a WebSocket; see ``open_exchange``. The timeout is for requests."""
+    latent = RequestOperation(scope, math.inf, settings.grace, settings.on_cancel)
+    exchange = SocketExchange(scope, receive, send, latent, settings.read_ahead)
     exchange.on_disconnect = settings.on_disconnect
     exchange.answers = settings.answers
     exchange.close_codes = settings.close_codes
     if settings.socket_idle_timeout != math.inf:
         exchange.set_idle_timeout(settings.socket_idle_timeout)
-    scope[TOKEN_KEY] = operation.token
+    scope[TOKEN_KEY] = latent.token
     scope[EXCHANGE_KEY] = exchange
     return exchange
 
@@ -167,8 +127,8 @@ def open_socket(scope: Scope, receive: Receive, send: Send, settings: Settings) 
 async def _run(app: ASGIApp, exchange: Exchange, scope: Scope, settings: Settings) -> None:
     """Run the application in the operation of the request, and answer if that is cut."""
     try:
-        async with exchange.operation:
-            if settings.shutdown is not None and settings.shutdown.token.is_cancelled:
+        async with exchange.latent:
+            if settings.shutdown is not None and settings.shutdown.token.cause is not None:
                 await exchange.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=0)
                 await checkpoint()
             if isinstance(exchange, SocketExchange):
@@ -182,9 +142,15 @@ async def _run(app: ASGIApp, exchange: Exchange, scope: Scope, settings: Setting
     except CancelationError as error:
         await exchange.answer(scope, error)
         return
-    reason = exchange.operation.cancel_reason
-    if reason is not None and isinstance(exchange, SocketExchange):
-        # Its handler was told, and returned by itself.
+    if isinstance(exchange, SocketExchange):
+        await _end_if_told(exchange, scope)
+
+
+async def _end_if_told(exchange: SocketExchange, scope: Scope) -> None:
+    """Close a socket whose handler was told to stop and returned by itself."""
+    operation = exchange.latent.known_operation
+    reason = None if operation is None else operation.cancel_reason
+    if reason is not None:
         await exchange.end(scope, reason)
 
 

@@ -87,7 +87,7 @@ class SocketExchange(Watched):
         if until == "start" and self.accepted:
             seconds = math.inf
         self._ends_deadline_at_start = until == "start"
-        self._timeout_at = self._began_at() + seconds
+        self._timeout_at = self.latent.began_at + seconds
         self._set_deadline()
 
     def set_idle_timeout(self, seconds: float) -> None:
@@ -109,13 +109,13 @@ class SocketExchange(Watched):
 
         A deadline is all that an idle timeout costs: no task waits for it.
         """
-        if self.operation.cancel_requested:
+        if self.latent.cancel_requested:
             return  # what was asked stands, and so does its grace
         is_due = self.accepted and not (self._is_paused or self.left or self.complete)
         idle_at = anyio.current_time() + self._idle_timeout if is_due else math.inf
         deadline = min(self._timeout_at, idle_at)
         if deadline != self._own_deadline:  # else it may be the handler's, which we leave alone
-            self._own_deadline = self.operation.deadline = deadline
+            self._own_deadline = self.latent.deadline = deadline
 
     async def shut_down(self, grace: float) -> None:
         """Tell the handler that the server shuts down.
@@ -187,7 +187,7 @@ class SocketExchange(Watched):
 
     async def _wait_for_last_reads(self) -> None:
         """Cancel a handler that does not come for what the client sent before it left."""
-        while not self._heard and not self.operation.cancel_requested:
+        while not self._heard and not self.latent.cancel_requested:
             self._room = anyio.Event()
             with anyio.move_on_after(LAST_MESSAGES) as limit:
                 await self._room.wait()

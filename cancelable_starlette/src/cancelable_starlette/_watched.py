@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import anyio
 from starlette.types import Receive, Scope, Send
 
-from cancelable import Cancelable, CancelationReason
+from cancelable import Cancelable, CancelationReason, LatentOperation
 
 from ._inbox import Inbox
 from ._overrun import Overrun
@@ -28,7 +27,7 @@ class Watched(Inbox):
         scope: Scope,
         receive: Receive,
         send: Send,
-        operation: Cancelable,
+        latent: LatentOperation,
         read_ahead: ReadAhead,
     ) -> None:
         """Tie a client to its operation.
@@ -37,13 +36,18 @@ class Watched(Inbox):
             scope: The scope of the request or the socket.
             receive: The server's ``receive()``.
             send: The server's ``send()``.
-            operation: What is cancelled when the client leaves.
+            latent: What is cancelled when the client leaves, and made if there is a need.
             read_ahead: How much may be held of what nobody has read.
         """
         super().__init__(scope, receive, read_ahead)
-        self.operation = operation
+        self.latent = latent
         self._server_send = send
         self._scope = scope
+
+    @property
+    def operation(self) -> Cancelable:
+        """What is cancelled when the client leaves; made now if nobody has asked before."""
+        return self.latent.operation
 
     def look_after(self, limit: float) -> None:
         """Report a handler that goes on although its operation was cut.
@@ -51,13 +55,10 @@ class Watched(Inbox):
         Args:
             limit: Seconds after the cut.
         """
-        if self.operation.cancel_requested:
+        if self.latent.cancel_requested:
             if self._overrun is None:
                 self._overrun = Overrun(self.operation, self._scope)
             self._overrun.look(limit)
-
-    def _began_at(self) -> float:
-        return anyio.current_time() - (self.operation.context.duration_seconds or 0.0)
 
     async def _cancel_for_shutdown(self, grace: float) -> None:
         await self.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=grace)

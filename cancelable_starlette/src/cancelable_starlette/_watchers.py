@@ -48,9 +48,11 @@ class WatcherService:
 
     def leave(self, inbox: Inbox) -> None:
         """Let a request go."""
-        self._young.discard(inbox)
-        self._older.discard(inbox)
-        self._watched.discard(inbox)
+        if inbox in self._young:
+            self._young.remove(inbox)
+        else:
+            self._older.discard(inbox)
+            self._watched.discard(inbox)
 
     async def shut_down(self, grace: float) -> None:
         """Tell all that are in flight that the server shuts down.

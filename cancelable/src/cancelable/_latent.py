@@ -1,0 +1,295 @@
+"""A block that is only a scope until somebody asks for its operation.
+
+The maker of the operation may be any thread, at any moment; the end of the block is the loop's.
+Who comes first of the two is decided by one append to a list, as causes are: what stands first
+in it stands for ever.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from functools import partial
+from logging import DEBUG
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from ._block import innermost
+from ._cancelable import Cancelable
+from ._cause import Cause
+from ._log import logger
+from ._loop import call_soon, current_loop
+from ._operation import OperationToken, checked_deadline
+from ._registry import OperationRegistry
+from ._token import CancelationToken, Listener
+
+
+class LatentOperation:
+    """Run a block whose operation is made when somebody asks for it.
+
+    For code that opens a block for each of very many short pieces of work, as a server does for
+    its requests: most are over before anybody has asked about them. Such a block costs a scope
+    and one place in a registry. ``current_operation()`` inside it, a look at the registry, its
+    token and ``operation`` make it a full ``Cancelable``, in any thread and as if it had been
+    one from the beginning; so does any end but completion. A subclass says how it is made::
+
+        class Visit(LatentOperation):
+            def make_operation(self) -> Cancelable:
+                return Cancelable.with_timeout(30, name="visit")
+
+        async with Visit(timeout=30):
+            ...
+
+    The registry that is current at the entry lists it, and keeps no history of those that
+    complete. A block inside another operation, one whose registry is being followed, and one
+    that is logged at DEBUG have their operation from the beginning.
+    """
+
+    began_at = math.inf
+    """When the block was entered, on anyio's clock in seconds; infinity before."""
+    _scope: anyio.CancelScope | None = None
+    _registry: OperationRegistry | None = None
+    _task: object = None
+    _started_at = 0.0  # as time.monotonic() counts
+    _deadline = math.inf
+
+    def __init__(self, *, timeout: float = math.inf, grace: float = 0.0) -> None:
+        """Make a block that has not been entered, in the loop that will run it.
+
+        Args:
+            timeout: Seconds from the entry to the deadline; infinity for none. The same as that
+                of the operation.
+            grace: Seconds that the block may run on after a request to stop. The same as that
+                of the operation.
+
+        Raises:
+            anyio.NoEventLoopError: If no event loop runs in this thread.
+        """
+        self._loop = current_loop()
+        self.timeout = timeout
+        self.grace = grace
+        # The operation comes first in here, or None: the end of a block nobody asked about.
+        self._made: list[Cancelable | None] = []
+        self._token = LatentToken(self)
+
+    def make_operation(self) -> Cancelable:
+        """Return a new operation for this block: without an id, not entered, not registered.
+
+        It may be called in any thread, and more than once if two ask at the same moment; it
+        must be quick and must not raise.
+        """
+        raise NotImplementedError
+
+    # -- what it knows -------------------------------------------------------------------
+
+    @property
+    def operation(self) -> Cancelable:
+        """The operation of this block, made now if nobody has asked before.
+
+        That of a block which ended before anybody asked has completed.
+        """
+        return self.make() or self._ended(None)
+
+    @property
+    def known_operation(self) -> Cancelable | None:
+        """The operation if there was a reason to make it, else None."""
+        made = self._made
+        return made[0] if made else None
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nobody has asked for the operation and it has no deadline.
+
+        As long as that is so, it has not been asked to stop.
+        """
+        return not self._made and self._deadline == math.inf
+
+    @property
+    def token(self) -> CancelationToken:
+        """The token of the operation: asking it anything makes the operation."""
+        return self._token
+
+    @property
+    def native_loop(self) -> object:
+        """The loop that runs the block, as anyio's ``EventLoopToken.native_token``."""
+        return self._loop.native_token
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether the operation was asked to stop, however it ended."""
+        made = self._made
+        if made:
+            operation = made[0]
+            return operation is not None and operation.cancel_requested
+        if self._deadline == math.inf or self._deadline > self._loop.clock():
+            return False
+        return self.operation.cancel_requested
+
+    @property
+    def deadline(self) -> float:
+        """The time on anyio's clock when the operation is asked to stop; infinity for none.
+
+        Set it in the thread of the loop.
+        """
+        operation = self.known_operation
+        return self._deadline if operation is None else operation.deadline
+
+    @deadline.setter
+    def deadline(self, when: float) -> None:
+        # The operation may be made in another thread between any two of these lines. Whoever
+        # makes it reads the deadline again behind that, and here one looks for it at the end.
+        when = checked_deadline(when)
+        if not self._made:
+            self._deadline = when
+            if self._scope is not None:
+                self._scope.deadline = when + self.grace
+        operation = self.known_operation
+        if operation is not None:
+            operation.deadline = when
+
+    # -- making it -----------------------------------------------------------------------
+
+    def make(self) -> Cancelable | None:
+        """Return the operation, made now if need be; None if the block ended before.
+
+        Safe in any thread.
+        """
+        made = self._made
+        if made:
+            return made[0]
+        operation = self.make_operation()
+        operation.__dict__["token"] = self._token
+        registry, scope, deadline = self._registry, self._scope, self._deadline
+        if registry is None or scope is None:
+            operation.deadline = deadline
+        else:
+            operation.keeper = registry
+            operation.keep_completed = False
+            operation.adopt(scope, self._loop, self._task, self._started_at, deadline)
+        made.append(operation)
+        if made[0] is not operation:
+            return made[0]
+        if registry is not None and scope is not None:
+            if self._deadline != deadline:
+                call_soon(self._loop, partial(self._catch_up, operation, deadline))
+            registry.latent_was_made(self, operation)
+        return operation
+
+    def _catch_up(self, operation: Cancelable, seen: float) -> None:
+        """Hand over a deadline that was set while another thread made the operation.
+
+        This runs in the loop, where deadlines are set: one that was set on the operation
+        itself meanwhile stands.
+        """
+        if operation.deadline == seen:
+            operation.deadline = self._deadline
+
+    def _ended(self, failure: BaseException | None) -> Cancelable:
+        """Return an operation for a block that ended before anybody asked."""
+        operation = self.make_operation()
+        operation._started_at = self._started_at
+        operation.end_without_a_block(failure)
+        return operation
+
+    # -- the block -----------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._registry is not None:
+            msg = "a LatentOperation is entered once; make a new one for each block"
+            raise RuntimeError(msg)
+        self._registry = registry = OperationRegistry.current()
+        self.began_at = now = self._loop.clock()
+        if (
+            self._made
+            or innermost.get() is not None
+            or registry.is_observed
+            or logger.isEnabledFor(DEBUG)
+        ):
+            operation = registry.register(self.operation, keep_completed=False)
+            await operation.__aenter__()
+            return self
+        self._started_at = time.monotonic()
+        if self.timeout != math.inf:
+            self._deadline = min(self._deadline, now + self.timeout)
+        self._task = self._loop.current_task()
+        cut = self._deadline + self.grace
+        self._scope = scope = self._loop.backend.create_cancel_scope(deadline=cut)
+        scope.__enter__()
+        registry.latent_began(self)
+        innermost.set(self)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        try:
+            if exc is None and self._has_ended_unasked():
+                return
+            await self.operation.__aexit__(exc_type, exc, tb)
+        finally:
+            if innermost.get() is self:
+                innermost.set(None)
+            self._token.let_go()
+            # The frame would be part of a traceback that it holds.
+            del exc, tb
+
+    def _has_ended_unasked(self) -> bool:
+        """End the block if there is no operation that has to be ended.
+
+        Raises:
+            RuntimeError: If a scope that was opened inside is still open, or this is another
+                task than the one that entered the block.
+        """
+        made, registry, scope = self._made, self._registry, self._scope
+        if made or registry is None or scope is None:
+            return False
+        made.append(None)
+        if made[0] is not None:
+            return False
+        try:
+            scope.__exit__(None, None, None)
+        except BaseException as misnested:
+            registry.latent_failed(self, self._ended(misnested))
+            raise
+        registry.latent_completed(self)
+        return True
+
+
+class LatentToken(OperationToken):
+    """The token of a latent operation: nothing but a name until somebody asks it something."""
+
+    __slots__ = ("_latent",)
+
+    _causes: list[Cause]
+    _listeners: dict[object, Listener]
+
+    def __init__(self, latent: LatentOperation) -> None:
+        """Make the token of *latent*."""
+        self._latent: LatentOperation | None = latent
+
+    def __getattr__(self, name: str) -> object:
+        """Become a token: what a token knows is not there before."""
+        if name not in ("_causes", "_listeners", "_operation", "_waiters"):
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg)
+        latent = self._latent
+        operation = None if latent is None else latent.make()
+        # The same objects whoever comes first: two threads may be here at once.
+        state = self.__dict__.setdefault("state", ([], {}, {}))
+        self._causes, self._listeners, self._waiters = state
+        self._operation = _nobody if operation is None else weakref.ref(operation)
+        return object.__getattribute__(self, name)
+
+    def let_go(self) -> None:
+        """Forget the block, which has been left."""
+        self._latent = None
+
+
+def _nobody() -> None:
+    return None

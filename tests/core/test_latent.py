@@ -1,0 +1,737 @@
+"""Blocks whose operation is made when somebody asks: nobody can tell that it was not there.
+
+Holds to: S16.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import sys
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio.lowlevel import checkpoint
+
+from cancelable import (
+    Cancelable,
+    CancelationError,
+    CancelationReason,
+    CancelOutcome,
+    LatentOperation,
+    ManualCancelation,
+    OperationRegistry,
+    TimeoutCancelation,
+    current_operation,
+)
+from tests.support.clock import advance, in_virtual_time
+from tests.support.native import in_thread
+
+
+@pytest.fixture(scope="module")
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Deadlines pass at once; what needs threads waits for them by itself."""
+    return in_virtual_time(request.param)
+
+
+@pytest.fixture
+async def registry(anyio_backend: object) -> AsyncGenerator[OperationRegistry]:
+    """The registry that is the default while a test runs."""
+    with OperationRegistry().as_default() as registry:
+        yield registry
+
+
+class Visit(LatentOperation):
+    """A latent operation as the tests need it."""
+
+    made = 0
+
+    def make_operation(self) -> Cancelable:
+        self.made += 1
+        return Cancelable.with_timeout(
+            self.timeout, name="visit", metadata={"owner": "me"}, grace=self.grace
+        )
+
+
+class Follower:
+    """Write down what a registry tells."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, object]] = []
+
+    def entered(self, operation: object) -> None:
+        self.told.append(("entered", operation))
+
+    def left(self, operation: object) -> None:
+        self.told.append(("left", operation))
+
+    def reported(self, operation: object) -> None:
+        self.told.append(("reported", operation))
+
+
+def ended(registry: OperationRegistry) -> tuple[int, int, int]:
+    """Return how many completed, were cancelled, failed; none is live."""
+    counts = cast("dict[str, int]", registry.get_statistics())
+    assert counts["active_operations"] == 0
+    return counts["total_completed"], counts["total_cancelled"], counts["total_failed"]
+
+
+# -- nobody asks -----------------------------------------------------------------------------
+
+
+async def test_a_block_that_nobody_asks_about_is_counted_and_forgotten(
+    registry: OperationRegistry,
+) -> None:
+    """It never had an operation, and the totals have it all the same."""
+    async with Visit() as visit:
+        await checkpoint()
+        assert visit.is_untouched
+        assert not visit.cancel_requested
+        assert visit.known_operation is None
+    assert visit.made == 0
+    assert current_operation() is None
+    assert ended(registry) == (1, 0, 0)
+    assert registry.get_history() == []
+    # Whoever comes too late finds that it has completed.
+    assert visit.make() is None
+    assert visit.operation.is_completed
+    assert not visit.token.is_cancelled
+    assert not visit.token.cancel_sync()
+    assert ended(registry) == (1, 0, 0)
+
+
+async def test_a_block_leaves_nothing_for_the_collector(registry: OperationRegistry) -> None:
+    """What served a request is gone with it, whether anybody asked or not."""
+
+    async def visit(asks: bool) -> weakref.ref[Visit]:
+        async with Visit(timeout=5) as each:
+            if asks:
+                assert current_operation() is not None
+                assert not each.token.is_cancelled
+        return weakref.ref(each)
+
+    await visit(True)
+    await visit(False)
+    gc.collect()
+    gc.disable()
+    try:
+        gone = [await visit(False), await visit(True)]
+        assert [each() for each in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+# -- somebody asks ---------------------------------------------------------------------------
+
+
+def by_current_operation(_visit: Visit, _registry: OperationRegistry) -> Cancelable | None:
+    return current_operation()
+
+
+def by_the_block(visit: Visit, _registry: OperationRegistry) -> Cancelable | None:
+    return visit.operation
+
+
+def by_its_token(visit: Visit, _registry: OperationRegistry) -> Cancelable | None:
+    assert not visit.token.is_cancelled
+    return visit.known_operation
+
+
+def by_listing(visit: Visit, registry: OperationRegistry) -> Cancelable | None:
+    assert [each.name for each in registry.list_operations()] == ["visit"]
+    return visit.known_operation
+
+
+def by_the_tree(visit: Visit, registry: OperationRegistry) -> Cancelable | None:
+    assert [node.context.name for node in registry.tree()] == ["visit"]
+    return visit.known_operation
+
+
+def by_counting(visit: Visit, registry: OperationRegistry) -> Cancelable | None:
+    assert registry.get_statistics()["active_operations"] == 1
+    return visit.known_operation
+
+
+WAYS = [by_current_operation, by_the_block, by_its_token, by_listing, by_the_tree, by_counting]
+
+
+@pytest.mark.parametrize("ask", WAYS)
+async def test_whoever_asks_finds_an_operation_that_has_been_there_all_the_time(
+    registry: OperationRegistry, ask: Callable[[Visit, OperationRegistry], Cancelable | None]
+) -> None:
+    """However it is asked for, it is one, with all its facts, and can be cancelled by id."""
+    with pytest.raises(ManualCancelation, match="enough") as raised:
+        async with Visit(timeout=30) as visit:
+            advance(1)
+            operation = ask(visit, registry)
+            assert operation is not None
+            assert operation is current_operation()
+            assert operation.is_running
+            assert operation.metadata == {"owner": "me"}
+            assert operation.token is visit.token
+            assert operation.remaining == 29
+            assert registry.get_operation(operation.operation_id) is operation
+            assert visit.made == 1
+            assert not visit.is_untouched
+            assert registry.cancel(operation.operation_id, message="enough") is (
+                CancelOutcome.REQUESTED
+            )
+            assert visit.cancel_requested
+            assert visit.token.reason is CancelationReason.MANUAL
+            await anyio.sleep_forever()
+    assert raised.value.context is not None
+    assert raised.value.context.name == "visit"
+    assert ended(registry) == (0, 1, 0)
+    (remembered,) = registry.get_history()
+    assert remembered.id == visit.operation.operation_id
+    assert registry.get(remembered.id) is not None
+    assert current_operation() is None
+
+
+async def test_one_that_was_asked_for_and_completes_is_not_remembered(
+    registry: OperationRegistry,
+) -> None:
+    """As if nobody had asked."""
+    async with Visit():
+        operation = current_operation()
+        assert operation is not None
+        known = operation.operation_id
+    assert operation.is_completed
+    async with Visit() as another:
+        assert another.known_operation is None
+    assert ended(registry) == (2, 0, 0)
+    assert registry.get(known) is None
+
+
+async def test_an_operation_inside_is_its_child(registry: OperationRegistry) -> None:
+    """A cancel of the one cuts the other."""
+    with pytest.raises(ManualCancelation):
+        async with Visit() as visit, Cancelable(name="inside") as inside:
+            assert inside.parent is visit.known_operation
+            await visit.operation.cancel()
+            await anyio.sleep_forever()
+    assert inside.cancel_reason is CancelationReason.PARENT
+    assert ended(registry) == (0, 1, 0)
+
+
+async def test_tasks_and_threads_that_it_starts_know_it(registry: OperationRegistry) -> None:
+    """While it runs; after its end they have none."""
+    found: list[Cancelable | None] = []
+    left = anyio.Event()
+
+    async def child() -> None:
+        found.append(current_operation())
+        await left.wait()
+        found.append(current_operation())
+
+    async with anyio.create_task_group() as tasks:
+        async with Visit() as visit:
+            tasks.start_soon(child)
+            found.append(await anyio.to_thread.run_sync(current_operation))
+            assert found == [visit.known_operation] * 2
+        left.set()
+    assert found[2] is None
+
+
+async def test_listed_ones_are_in_the_order_in_which_they_began(
+    registry: OperationRegistry,
+) -> None:
+    """Whenever their operations were made."""
+    async with anyio.create_task_group() as tasks:
+
+        async def visit(name: str, *, task_status: anyio.abc.TaskStatus[LatentOperation]) -> None:
+            class Named(LatentOperation):
+                def make_operation(self) -> Cancelable:
+                    return Cancelable(name=name)
+
+            async with Named() as named:
+                task_status.started(named)
+                await anyio.sleep_forever()
+
+        async def full(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            async with Cancelable(name="second", register_globally=True):
+                task_status.started()
+                await anyio.sleep_forever()
+
+        await tasks.start(visit, "first")
+        await tasks.start(full)
+        third = await tasks.start(visit, "third")
+        assert isinstance(third, LatentOperation)
+        assert third.operation.is_running
+        assert [each.name for each in registry.list_operations()] == ["first", "second", "third"]
+        assert [each.name for each in registry.list_operations()] == ["first", "second", "third"]
+        tasks.cancel_scope.cancel()
+    assert ended(registry) == (0, 3, 0)
+
+
+async def test_all_can_be_cancelled_and_all_can_be_forgotten(registry: OperationRegistry) -> None:
+    """Those too that nobody had asked for."""
+    async with Visit() as forgotten:
+        assert registry.clear_all() == 1
+        assert registry.list_operations() == []
+        assert forgotten.operation.is_running
+        assert registry.list_operations() == []
+    assert ended(registry) == (0, 0, 0)
+    with pytest.raises(ManualCancelation):
+        async with Visit():
+            assert registry.cancel_all(metadata={"owner": "me"}) == 1
+            await anyio.sleep_forever()
+
+
+# -- how it ends -----------------------------------------------------------------------------
+
+
+async def test_its_deadline_ends_it(registry: OperationRegistry) -> None:
+    """With the error, the facts and the place in the history that an operation has."""
+    with pytest.raises(TimeoutCancelation) as raised:
+        async with Visit(timeout=3) as visit:
+            await anyio.sleep_forever()
+    assert raised.value.timeout_seconds == 3
+    assert visit.operation.is_cancelled
+    assert ended(registry) == (0, 1, 0)
+    assert [each.cancel_reason for each in registry.get_history()] == [CancelationReason.TIMEOUT]
+
+
+async def test_its_deadline_is_known_before_the_loop_has_noticed(
+    registry: OperationRegistry,
+) -> None:
+    """And in a time of grace, in which the block runs on."""
+    with pytest.raises(TimeoutCancelation):
+        async with Visit(timeout=3, grace=2) as visit:
+            assert not visit.cancel_requested
+            await anyio.sleep(2)
+            advance(1)
+            assert visit.cancel_requested
+            await anyio.sleep(1)
+            assert visit.token.is_cancelled
+            await anyio.sleep_forever()
+    assert anyio.current_time() == visit.began_at + 5
+
+
+async def test_its_deadline_can_be_moved(registry: OperationRegistry) -> None:
+    """Before and after the operation was made, on either of the two."""
+    began = anyio.current_time()
+    visit = Visit(timeout=3)
+    assert visit.began_at == math.inf
+    async with visit:
+        assert (visit.began_at, visit.deadline) == (began, began + 3)
+        visit.deadline = began + 10
+        await anyio.sleep(5)
+        operation = visit.operation
+        assert (visit.deadline, operation.deadline) == (began + 10, began + 10)
+        visit.deadline = began + 20
+        assert operation.deadline == began + 20
+        operation.deadline = began + 7
+        assert visit.deadline == began + 7
+        visit.deadline = math.inf
+        await anyio.sleep(5)
+    with pytest.raises(ValueError, match="not NaN"):
+        visit.deadline = math.nan
+    assert ended(registry) == (1, 0, 0)
+
+    later = Visit()
+    later.deadline = anyio.current_time() + 1
+    with pytest.raises(TimeoutCancelation):
+        async with later:
+            await anyio.sleep_forever()
+
+
+async def test_a_deadline_before_the_entry_counts_for_a_full_one_too(
+    registry: OperationRegistry,
+) -> None:
+    """One that stands inside another is full from the beginning."""
+    later = Visit()
+    later.deadline = anyio.current_time() + 1
+    async with Cancelable():
+        with pytest.raises(TimeoutCancelation):
+            async with later:
+                await anyio.sleep_forever()
+    assert anyio.current_time() == later.began_at + 1
+
+
+async def test_a_cancelation_from_around_passes_through(registry: OperationRegistry) -> None:
+    """And the operation says that it came from elsewhere."""
+    with anyio.move_on_after(1) as scope:
+        async with Visit() as visit:
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert visit.operation.cancel_reason is CancelationReason.EXTERNAL
+    assert ended(registry) == (0, 1, 0)
+
+
+async def test_an_error_is_a_failure_that_is_remembered(registry: OperationRegistry) -> None:
+    """It leaves as it was raised."""
+    error = LookupError("gone")
+    with pytest.raises(LookupError) as raised:
+        async with Visit():
+            raise error
+    assert raised.value is error
+    assert ended(registry) == (0, 0, 1)
+    assert [each.error for each in registry.get_history()] == ["LookupError: gone"]
+
+
+async def test_a_scope_that_is_left_open_inside_is_a_failure(registry: OperationRegistry) -> None:
+    """What anyio says of it leaves the block, and the history has it."""
+    scope = anyio.CancelScope()
+    try:
+        with pytest.raises(RuntimeError, match="scope"):
+            async with Visit():
+                scope.__enter__()
+        assert ended(registry) == (0, 0, 1)
+        (failed,) = registry.get_history()
+        assert failed.error is not None
+        assert "scope" in failed.error
+        assert registry.get(failed.id) is not None
+    finally:
+        with suppress(RuntimeError):
+            scope.__exit__(None, None, None)
+
+
+async def test_it_is_entered_once(registry: OperationRegistry) -> None:
+    """Like every block here."""
+    visit = Visit()
+    async with visit:
+        with pytest.raises(RuntimeError, match="entered once"):
+            await visit.__aenter__()
+    with pytest.raises(RuntimeError, match="entered once"):
+        await visit.__aenter__()
+
+
+# -- full from the beginning -----------------------------------------------------------------
+
+
+async def test_inside_another_operation_it_is_full_from_the_beginning(
+    registry: OperationRegistry,
+) -> None:
+    """It is listed under that one, and stops with it."""
+    async with Cancelable(name="around", register_globally=True) as around:
+        with pytest.raises(CancelationError):
+            async with Visit() as visit:
+                assert visit.operation.parent is around
+                assert [each.name for each in registry.list_operations()] == ["around", "visit"]
+                await visit.operation.cancel()
+                await checkpoint()
+        assert current_operation() is around
+    assert visit.operation.is_cancelled
+    assert ended(registry) == (1, 1, 0)
+
+
+async def test_followers_of_a_registry_are_told_of_each(registry: OperationRegistry) -> None:
+    """Of those too that began before somebody followed."""
+    follower = Follower()
+    async with Visit() as before:
+        listed = registry.add_observer(follower)
+        assert listed == [before.known_operation]
+        async with anyio.create_task_group() as tasks:
+
+            async def another() -> None:
+                async with Visit() as visit:
+                    operations.append(visit.known_operation)
+
+            operations: list[Cancelable | None] = []
+            tasks.start_soon(another)
+    registry.remove_observer(follower)
+    (inside,) = operations
+    assert inside is not None
+    assert follower.told == [
+        ("entered", before.known_operation),
+        ("entered", inside),
+        ("left", inside),
+        ("left", before.known_operation),
+    ]
+
+
+async def test_a_follower_that_comes_at_the_entry_is_told(registry: OperationRegistry) -> None:
+    """Between the look at the followers and the entry in the list there is room for one."""
+    follower = Follower()
+
+    class Late(OperationRegistry):
+        def latent_began(self, latent: LatentOperation) -> None:  # type: ignore[override]
+            self.add_observer(follower)
+            super().latent_began(latent)
+
+    with Late().as_default():
+        async with Visit() as visit:
+            pass
+    assert follower.told == [("entered", visit.operation), ("left", visit.operation)]
+
+
+async def test_one_that_is_logged_is_full_from_the_beginning(
+    registry: OperationRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At DEBUG each entry and each end has a record."""
+    caplog.set_level(logging.DEBUG, logger="cancelable")
+    async with Visit():
+        pass
+    assert [record.getMessage().split()[2:4] for record in caplog.records] == [
+        ["(visit)", "entered"],
+        ["(visit)", "completed"],
+    ]
+
+
+# -- from other threads ----------------------------------------------------------------------
+
+
+async def test_a_cancel_from_a_thread_reaches_it(registry: OperationRegistry) -> None:
+    """By its token, which nobody has asked anything before."""
+    with pytest.raises(ManualCancelation):
+        async with Visit() as visit:
+            in_thread(visit.token.cancel_sync)
+            await anyio.sleep_forever()
+    assert not visit.token.cancel_sync()
+
+
+# The operation may be made by a thread while the loop does something else. What follows puts that
+# something between any two steps of the maker.
+
+
+class Interrupted(Cancelable):
+    """An operation in the middle of whose making something else happens."""
+
+    __slots__ = ()
+    between: Callable[[], object] = staticmethod(lambda: None)
+
+    def adopt(self, *args: Any) -> None:
+        super().adopt(*args)
+        between, type(self).between = type(self).between, staticmethod(lambda: None)
+        between()
+
+
+class InterruptedVisit(Visit):
+    def make_operation(self) -> Cancelable:
+        return Interrupted(name="visit", grace=self.grace)
+
+
+class InterruptedRegistry(OperationRegistry):
+    """Let something happen before an operation is listed."""
+
+    between: Callable[[Cancelable], object] | None = None
+
+    def entered(self, operation: Any) -> None:
+        between, self.between = self.between, None
+        if between is not None:
+            between(operation)
+        super().entered(operation)
+
+
+def end(visit: Visit) -> None:
+    """Leave a block now, in the middle of something."""
+    leaving = visit.__aexit__(None, None, None)
+    with pytest.raises(StopIteration):
+        leaving.send(None)
+
+
+def while_a_thread_makes(visit: Visit, step: Callable[[], object]) -> None:
+    """Do something in this thread while another one is in the middle of making an operation."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def between() -> None:
+        reached.set()
+        assert go_on.wait(5)
+
+    Interrupted.between = staticmethod(between)
+    thread = threading.Thread(target=visit.make)
+    thread.start()
+    assert reached.wait(5)
+    step()
+    go_on.set()
+    thread.join(5)
+
+
+async def test_a_deadline_that_is_set_while_a_thread_makes_it_counts(
+    registry: OperationRegistry,
+) -> None:
+    """The maker has seen the old one; the new one was set before its operation was there."""
+    with pytest.raises(TimeoutCancelation):
+        async with InterruptedVisit() as visit:
+            soon = anyio.current_time() + 1
+            while_a_thread_makes(visit, lambda: setattr(visit, "deadline", soon))
+            await anyio.sleep(0.5)
+            assert visit.operation.deadline == soon
+            await anyio.sleep_forever()
+    assert anyio.current_time() == soon
+
+
+async def test_a_deadline_that_was_set_on_the_operation_stands(registry: OperationRegistry) -> None:
+    """What the maker hands over later is older."""
+    async with InterruptedVisit() as visit:
+        now = anyio.current_time()
+        while_a_thread_makes(visit, lambda: setattr(visit, "deadline", now + 1))
+        visit.operation.deadline = now + 9
+        await anyio.sleep(5)
+        assert visit.deadline == now + 9
+
+
+async def test_two_who_ask_at_once_get_the_same(registry: OperationRegistry) -> None:
+    """The second one to finish throws its own away."""
+    found: list[Cancelable | None] = []
+    async with InterruptedVisit() as visit:
+        Interrupted.between = staticmethod(lambda: in_thread(lambda: found.append(visit.make())))
+        found.append(visit.make())
+        assert found == [current_operation()] * 2
+        assert len(registry.list_operations()) == 1
+        assert not visit.token.is_cancelled
+        assert registry.cancel_all() == 1
+        with suppress(anyio.get_cancelled_exc_class()):
+            await anyio.sleep(1)
+        assert visit.token.is_cancelled
+    assert ended(registry) == (1, 0, 0)
+
+
+async def test_one_that_ends_while_it_is_made_has_ended_without_it(
+    registry: OperationRegistry,
+) -> None:
+    """Who was making it is told that there is none."""
+    visit = InterruptedVisit()
+    await visit.__aenter__()
+    Interrupted.between = staticmethod(lambda: end(visit))
+    assert visit.make() is None
+    assert registry.list_operations() == []
+    assert ended(registry) == (1, 0, 0)
+
+
+async def test_one_that_is_made_at_its_very_end_ends_with_it(registry: OperationRegistry) -> None:
+    """The end has looked for an operation, found none, and is overtaken by the maker."""
+
+    class Overtaken(list[Cancelable | None]):
+        def append(self, last: Cancelable | None) -> None:
+            if last is None:
+                in_thread(visit.make)
+            super().append(last)
+
+    async with Visit() as visit:
+        visit._made = Overtaken()
+    operation = visit.known_operation
+    assert operation is not None
+    assert operation.is_completed
+    assert ended(registry) == (1, 0, 0)
+
+
+async def test_one_that_ends_before_it_is_listed_is_counted_once() -> None:
+    """And stays in no list."""
+    registry, follower = InterruptedRegistry(), Follower()
+    with registry.as_default():
+        visit = Visit()
+        await visit.__aenter__()
+        registry.between = lambda _operation: end(visit)
+        operation = visit.make()
+        assert operation is not None
+        assert operation.is_completed
+        assert registry.list_operations() == []
+        assert registry.add_observer(follower) == []
+        assert ended(registry) == (1, 0, 0)
+
+
+async def test_its_id_is_known_before_it_is_listed() -> None:
+    """Somebody else has asked for it meanwhile, lists it, and cancels it by that id."""
+    registry = InterruptedRegistry()
+    outcomes: list[object] = []
+
+    def meanwhile(operation: Cancelable) -> None:
+        (listed,) = registry.list_operations()
+        assert listed.id == operation.operation_id
+        outcomes.append(registry.cancel(listed.id))
+
+    with registry.as_default(), pytest.raises(ManualCancelation):
+        async with Visit() as visit:
+            registry.between = meanwhile
+            in_thread(visit.make)
+            assert registry.get_operation(visit.operation.operation_id) is visit.operation
+            await anyio.sleep_forever()
+    assert outcomes == [CancelOutcome.REQUESTED]
+    assert ended(registry) == (0, 1, 0)
+
+
+ROUNDS = 300
+LOOPS = 2
+
+
+def test_threads_ask_and_cancel_while_blocks_begin_and_end(
+    anyio_backend: tuple[str, dict[str, object]],
+) -> None:
+    """None is lost, none is counted twice, and nothing stays in a list."""
+    name, options = anyio_backend
+    registry = OperationRegistry()
+    over = threading.Event()
+    failed: list[BaseException] = []
+    tokens: list[Callable[[], object]] = [lambda: None]
+    begun: list[int] = []
+
+    def is_enough(number: int) -> bool:
+        # However the machine lets the threads run, some blocks have to have been cancelled.
+        return number >= ROUNDS and bool(registry.get_statistics()["total_cancelled"])
+
+    async def visits() -> None:
+        number = 0
+        while not is_enough(number):
+            number += 1
+            with suppress(ManualCancelation, LookupError):
+                async with Visit(timeout=1000) as visit:
+                    tokens[0] = visit.token.cancel_sync
+                    await checkpoint()
+                    visit.deadline = math.inf
+                    if number % 7 == 0:
+                        raise LookupError
+                    await checkpoint()
+        begun.append(number)
+
+    def loop() -> None:
+        with registry.as_default():
+            anyio.run(visits, backend=name, backend_options=fresh(options))
+
+    def ask(number: int) -> None:
+        while not over.is_set():
+            for context in registry.list_operations():
+                if number == 0 and hash(context.id) % 3 == 0:
+                    registry.cancel(context.id)
+            if number == 1:
+                tokens[0]()
+            registry.get_statistics()
+
+    def guarded(run: Callable[[], object]) -> Callable[[], None]:
+        def target() -> None:
+            try:
+                run()
+            except BaseException as error:
+                failed.append(error)
+
+        return target
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        loops = [threading.Thread(target=guarded(loop)) for _ in range(LOOPS)]
+        askers = [threading.Thread(target=guarded(partial(ask, n))) for n in range(3)]
+        for thread in [*loops, *askers]:
+            thread.start()
+        for thread in loops:
+            thread.join(60)
+        over.set()
+        for thread in askers:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert failed == []
+    completed, cancelled, errors = ended(registry)
+    assert len(begun) == LOOPS
+    assert completed + cancelled + errors == sum(begun)
+    assert errors
+    assert registry.list_operations() == []
+    assert registry.tree() == []
+
+
+def fresh(options: dict[str, object]) -> dict[str, object]:
+    """Return options with a clock of their own, since a Trio clock belongs to one run."""
+    if "clock" not in options:
+        return options
+    from trio.testing import MockClock
+
+    return {**options, "clock": MockClock(autojump_threshold=0)}
