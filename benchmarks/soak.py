@@ -26,6 +26,16 @@ from anyio.abc import SocketAttribute, SocketStream
 
 SERVERS = ["uvicorn", "hypercorn-trio"]
 
+BACKLOG = 2048
+"""Connections that may wait until the server accepts them.
+
+All clients may come at once. Where they do not fit, Linux drops the end of their handshakes, and
+what they have sent already: they take themselves for connected and are unknown to the server, for
+seconds, or until it closes their connections as idle.
+"""
+SO_MEMINFO = 55
+"""What tells of the memory of a socket on Linux, and of what it dropped; see sock_diag(7)."""
+
 ROUNDS = 3
 """How often a server that holds more than before may be soaked again."""
 
@@ -231,11 +241,19 @@ def complaints(log: str) -> list[str]:
     return [line for line in log.splitlines() if any(word in line for word in words)]
 
 
+def turned_away(listener: socket.socket) -> int:
+    """Return how many connections did not fit in the queue of what listens, where that is told."""
+    if sys.platform != "linux":
+        return 0
+    facts = struct.unpack("9I", listener.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
+    return facts[8]
+
+
 def start(kind: str, listener: socket.socket, log: IO[str]) -> subprocess.Popen[bytes]:
     """Start a server in a process of its own."""
     program = str(Path(__file__).with_name("soaked.py"))
     return subprocess.Popen(
-        [sys.executable, program, kind, str(listener.fileno())],
+        [sys.executable, program, kind, str(listener.fileno()), str(BACKLOG)],
         stdout=log,
         stderr=log,
         pass_fds=[listener.fileno()],
@@ -263,10 +281,12 @@ async def soak(port: int, options: argparse.Namespace) -> tuple[Clients, Facts, 
 
 def try_server(kind: str, options: argparse.Namespace) -> list[str]:
     """Soak one server, print the figures, and return what was wrong."""
-    with tempfile.TemporaryFile("w+") as log:
-        with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-            port: int = listener.getsockname()[1]
-            process = start(kind, listener, log)
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener,
+    ):
+        port: int = listener.getsockname()[1]
+        process = start(kind, listener, log)
         try:
             clients, before, after = anyio.run(soak, port, options)
         finally:
@@ -275,8 +295,11 @@ def try_server(kind: str, options: argparse.Namespace) -> list[str]:
             log.seek(0)
             logged = complaints(log.read())
             print("\n".join(logged[:50]))
+        unknown = turned_away(listener)
     report(kind, clients, before, after)
     wrong = [*clients.wrong, *imbalances(after), *held_more(before, after), *logged]
+    if unknown:
+        wrong.insert(0, f"{unknown} times the queue of what listens was full: fewer --clients")
     return [f"{kind}: {each}" for each in wrong[:20]]
 
 

@@ -171,13 +171,21 @@ app = requests(
 )
 
 
-def serve(kind: str, listener: socket.socket) -> None:
-    """Run a server until it is told to stop."""
+def serve(kind: str, listener: socket.socket, backlog: int) -> None:
+    """Run a server until it is told to stop.
+
+    Args:
+        kind: Which one.
+        listener: Where it listens. Both servers set the length of its queue anew.
+        backlog: Connections that may wait there.
+    """
     logging.getLogger("cancelable").setLevel(logging.WARNING)  # a record a cancel is a lot here
     if kind == "uvicorn":
         import uvicorn
 
-        uvicorn.Server(uvicorn.Config(app, access_log=False)).run(sockets=[listener])
+        uvicorn.Server(uvicorn.Config(app, access_log=False, backlog=backlog)).run(
+            sockets=[listener]
+        )
         return
     import signal
 
@@ -188,6 +196,7 @@ def serve(kind: str, listener: socket.socket) -> None:
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.errorlog = "-"
+    config.backlog = backlog
 
     async def main() -> None:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
@@ -201,4 +210,4 @@ def serve(kind: str, listener: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))
+    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))
