@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.servers.conftest import HTTP2_KINDS, running
 from tests.servers.http2 import HTTP2Client
+
+CUT = 3.0
+"""Seconds after which Hypercorn cuts what has not ended by itself, on Trio (its default)."""
 
 
 @pytest.mark.parametrize("kind", HTTP2_KINDS)
@@ -32,6 +37,39 @@ def test_a_reset_stops_one_stream_and_a_lost_connection_all(kind: str) -> None:
             server.wait_for(path, "returned")
 
     assert [server.wait_for(path, "cancelled") for path in paths] == ["disconnect"] * 3
+
+
+@pytest.mark.parametrize("kind", HTTP2_KINDS)
+def test_a_client_that_leaves_during_a_shutdown_does_not_hold_it_up(kind: str) -> None:
+    """W4, W10: nobody is answered; with an answer, this server would wait until it is cut."""
+    with running(kind) as server, server.connect() as leaves, server.connect() as heeds:
+        assert isinstance(leaves, HTTP2Client)
+        leaves.request("GET", "/sleep/1")
+        server.wait_for("/sleep/1", "entered")
+        heeds.request("GET", "/farewell/heeds")
+        server.wait_for("/farewell/heeds", "entered")
+        server.terminate()
+        heeds.body_until(b"data: signal\n\n")  # so the others have been told as well
+        leaves.reset_connection()
+        server.wait_for("/sleep/1", "returned")
+
+    assert server.wait_for("/sleep/1", "cancelled") == "disconnect"
+
+
+@pytest.mark.parametrize("path", ["/sleep/1", "/stream/ours/1"])
+@pytest.mark.parametrize("kind", HTTP2_KINDS)
+def test_a_connection_whose_last_stream_was_reset_does_not_hold_up_a_shutdown(
+    kind: str, path: str
+) -> None:
+    """W10: without an end this server takes it for busy, with whatever application."""
+    with running(kind) as server, server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        client.hang_up("reset")
+        server.wait_for(path, "returned")
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < CUT
 
 
 @pytest.mark.parametrize("kind", HTTP2_KINDS)

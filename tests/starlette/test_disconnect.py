@@ -347,6 +347,26 @@ async def test_a_middleware_around_us_gets_a_response_for_nobody(
     assert [m.get("status") for m in connection.discarded] == [499]
 
 
+@pytest.mark.parametrize("version", ["1.1", "2"])
+async def test_a_stream_whose_client_left_ends_where_nobody_can_take_it_for_complete(
+    anyio_backend: object, watch: Watch, version: str
+) -> None:
+    """W6, W10: a half-closed connection may be read; of HTTP/2, a server wants an end."""
+    connection = ScriptedConnection()
+    connection.scope["http_version"] = version
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"1", "more_body": True})
+        connection.leave()
+        await sleep_forever()
+
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+    end = {"type": "http.response.body", "body": b"", "more_body": False}
+    assert connection.discarded == ([end] if version == "2" else [])
+
+
 async def test_a_server_that_never_tells_makes_nobody_wait(
     anyio_backend: object, watch: Watch
 ) -> None:

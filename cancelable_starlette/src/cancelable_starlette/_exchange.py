@@ -22,6 +22,11 @@ from ._watched import CLIENT_LEFT, Watched
 
 logger = logging.getLogger("cancelable.starlette")
 
+END_LIMIT = 1.0
+"""Seconds that a server may take to note the end of a response for a client that is gone."""
+
+_NEVER = math.inf
+
 
 class HTTPExchange(Watched):
     """Watch one request, and let its response through as long as that makes sense.
@@ -59,7 +64,7 @@ class HTTPExchange(Watched):
         if self.on_left is not None:
             self.on_left()
         if self.on_disconnect == "cancel":
-            if self._shutdown_grace is None or not self._http_version.startswith("1"):
+            if self._shutdown_grace is None or not self._has_connection_of_its_own:
                 await self.operation.cancel(CancelationReason.DISCONNECT, CLIENT_LEFT)
             else:
                 self._left_by_shutdown = True
@@ -123,10 +128,15 @@ class HTTPExchange(Watched):
             if (self.left or self.latent.cancel_requested) and not await self._may_pass():
                 return
         try:
-            if self.send_timeout == math.inf:
-                await self.pass_on(message)
-            else:
+            if self.send_timeout != _NEVER:
                 await self._pass_on_in_time(message)
+                return
+            # As pass_on, which would be one more coroutine for each chunk of a stream.
+            if self._note_outgoing(message):
+                await self._tell_of_shutdown()
+            await self._server_send(message)
+            if not self.started:
+                self._note_sent(message)
         except anyio.get_cancelled_exc_class():
             if not (self.started and self._is_cut() and self._release()):
                 raise
@@ -176,27 +186,44 @@ class HTTPExchange(Watched):
         Args:
             message: A message of the ASGI specification's HTTP part; others pass untouched.
         """
+        if self._note_outgoing(message):
+            await self._tell_of_shutdown()
+        await self._server_send(message)
+        if not self.started:
+            self._note_sent(message)
+
+    def _note_outgoing(self, message: Message) -> bool:
+        """Keep the books before the server sees a message.
+
+        Returns:
+            Whether the response is to be told first that the server shuts down.
+        """
         kind = message["type"]
+        if kind == "http.response.body" and message.get("more_body", False):
+            return self._shutdown_grace is not None
         if kind == "http.response.start":
-            self._note_start(message)
-            await self._server_send(message)
-            self.started = True
-            self.invite()
-            return
+            self.attempted = True
+            if message.get("trailers", False):
+                self._has_trailers = True
+            if self._ends_deadline_at_start:
+                self._end_deadline()
+            return False
         if self._is_last(kind, message):
             self._end_deadline()
             self.finish()
-        elif self._shutdown_grace is not None and not self.latent.cancel_requested:
-            # Only now it has turned out to be a stream.
-            await self.shut_down(self._shutdown_grace)
-        await self._server_send(message)
+            return False
+        return self._shutdown_grace is not None
 
-    def _note_start(self, message: Message) -> None:
-        self.attempted = True
-        if message.get("trailers", False):
-            self._has_trailers = True
-        if self._ends_deadline_at_start:
-            self._end_deadline()
+    def _note_sent(self, message: Message) -> None:
+        """Keep the books when the server has taken a message."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.invite()
+
+    async def _tell_of_shutdown(self) -> None:
+        """Tell the response of a shutdown: only now it has turned out to be a stream."""
+        if self._shutdown_grace is not None and not self.latent.cancel_requested:
+            await self.shut_down(self._shutdown_grace)
 
     def _end_deadline(self) -> None:
         if not self.latent.is_untouched and self.latent.deadline != math.inf:
@@ -214,16 +241,16 @@ class HTTPExchange(Watched):
     async def answer(self, scope: Scope, error: CancelationError) -> None:
         """End the response of a request whose operation was cancelled.
 
-        A response that has started is left as it is: the server breaks it off, so that it does
-        not look complete.
+        A response that has started is left as it is, so that it does not look complete to
+        anybody who is there: the server breaks it off.
 
         Args:
             scope: The scope of the request.
             error: Why it was cancelled.
         """
-        if self.started or self.complete:
+        if self.complete or (self.started and not self.is_deserted):
             return
-        response: ASGIApp = _start_for_nobody
+        response: ASGIApp = self._end_for_nobody
         if not self.is_deserted:
             response = await self.answers.make(error.reason, Request(scope, self.receive))
         try:
@@ -233,21 +260,32 @@ class HTTPExchange(Watched):
             # the client may have left meanwhile.
             logger.debug("the server refused the response of a cancelled request", exc_info=True)
 
+    async def _end_for_nobody(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a client that is gone, for the sake of those in between.
+
+        A BaseHTTPMiddleware around us would raise without a start, since its application has
+        returned no response. With HTTP/2, Hypercorn 0.18 takes a connection whose stream was reset
+        for busy until the application ends the response; and if the connection is closed as well,
+        it waits in that ``send()`` for ever. With HTTP/1.1 no end is sent: somebody may still read
+        from a connection that is half closed, to whom the response must not look complete.
+        """
+        if not self.started:
+            status = CLIENT_CLOSED_REQUEST
+            await send({"type": "http.response.start", "status": status, "headers": []})
+        if not self._has_connection_of_its_own:
+            with anyio.move_on_after(END_LIMIT):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    @property
+    def _has_connection_of_its_own(self) -> bool:
+        """Whether the response is all that its connection is for meanwhile, as with HTTP/1.1."""
+        version: str = self._scope.get("http_version", "1.1")
+        return version.startswith("1")
+
     async def _send_answer(self, message: Message) -> None:
-        if self._method == "HEAD" and message["type"] == "http.response.body":
+        if self._scope["method"] == "HEAD" and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self.pass_on(message)
-
-
-async def _start_for_nobody(scope: Scope, receive: Receive, send: Send) -> None:
-    """Start a response whose client is gone.
-
-    The server ignores it. A BaseHTTPMiddleware around us would raise without it, since its
-    application has returned no response. No end of it is sent: with HTTP/2, Hypercorn 0.18 waits
-    in that ``send()`` for ever once the connection is closed.
-    """
-    headers: list[tuple[bytes, bytes]] = []
-    await send({"type": "http.response.start", "status": CLIENT_CLOSED_REQUEST, "headers": headers})
 
 
 def is_of_a_connection(error: OSError) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import anyio
@@ -83,10 +83,7 @@ class Inbox:
             receive: The server's own.
             read_ahead: How much may be held.
         """
-        # A WebSocket is opened with a GET (RFC 6455, section 4.1).
-        self._method: str = scope.get("method", "GET")
-        self._headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
-        self._http_version: str = scope.get("http_version", "1.1")
+        self._scope = scope
         self._server_receive = receive
         self._read_ahead = read_ahead
 
@@ -223,7 +220,7 @@ class Inbox:
         has read, somebody must read it: one server waits in that ``send()`` for its queue.
         """
         self.complete = True
-        if not self._body_has_ended and self._may_have_more_body():
+        if self._may_have_more_body():
             self.watch()
         if self._room is not None or self._news is not None:
             self._make_room()
@@ -259,7 +256,7 @@ class Inbox:
             return False
         if self.complete and not self._may_have_more_body():
             return False
-        if not self._invited and expects_continue(self._headers):
+        if not self._invited and expects_continue(self._scope["headers"]):
             return False
         self._pump_scope, self._pump_ended = anyio.CancelScope(), anyio.Event()
         # Set before the task starts: an eager one may have ended when spawn() returns.
@@ -320,7 +317,10 @@ class Inbox:
     def _may_have_more_body(self) -> bool:
         if self._body_has_ended:
             return False
-        return may_have_body(self._method, self._headers, self._http_version)
+        scope = self._scope
+        # A WebSocket is opened with a GET (RFC 6455, section 4.1).
+        method, version = scope.get("method", "GET"), scope.get("http_version", "1.1")
+        return may_have_body(method, scope["headers"], version)
 
     def _keep(self, message: Message) -> None:
         if self._messages is None:

@@ -232,6 +232,7 @@ class _Stream:
         self._send_limit = anyio.CancelScope()
         self._shield = anyio.CancelScope()
         self._tail = b""
+        self._has_events = response.is_plain_event_stream
 
     async def run(self) -> None:
         """Send all of it, or as much as there is time for.
@@ -257,13 +258,16 @@ class _Stream:
         start = {"status": response.status_code, "headers": response.raw_headers}
         await send({"type": "http.response.start", **start})
         self._start_pings()
+        is_plain = self._pings is None and self._send_timeout == math.inf
         waited_at = monotonic()
         async for chunk in self._source:
-            if isinstance(chunk, ServerSentEvent):
-                data: bytes | memoryview = chunk.encode()
+            data = chunk if isinstance(chunk, bytes) else self._encoded(chunk)
+            if is_plain:
+                # As _send_body, which would be two more coroutines for each chunk.
+                self._note_tail(data)
+                await send({"type": "http.response.body", "body": data, "more_body": True})
             else:
-                data = chunk.encode(response.charset) if isinstance(chunk, str) else chunk
-            await self._send_body(data, more=True)
+                await self._send_body(data, more=True)
             now = monotonic()
             if now - waited_at > GIVE_WAY:
                 # Neither the source nor the server may have waited for anything. Whoever is to
@@ -272,6 +276,11 @@ class _Stream:
                 waited_at = monotonic()
         await self._send_body(b"", more=False)
 
+    def _encoded(self, chunk: Chunk) -> bytes | memoryview:
+        if isinstance(chunk, ServerSentEvent):
+            return chunk.encode()
+        return chunk.encode(self._response.charset) if isinstance(chunk, str) else chunk
+
     def _start_pings(self) -> None:
         exchange, interval = self._exchange, self._response.pings_after
         if interval != math.inf and exchange is not None and exchange.watcher is not None:
@@ -279,7 +288,7 @@ class _Stream:
             self._pings.start(exchange.watcher)
 
     async def _send_ping(self) -> None:
-        if ends_an_event(self._tail):
+        if ends_an_event(self._tail[-4:]):
             await self._send({"type": "http.response.body", "body": PING, "more_body": True})
 
     async def _send_body(self, data: bytes | memoryview, *, more: bool) -> None:
@@ -295,9 +304,20 @@ class _Stream:
             self._send_limit.deadline = math.inf
 
     async def _pass_on(self, data: bytes | memoryview, more: bool) -> None:
-        # As of the beginning of the send: of one that is cancelled nobody knows what was sent.
-        self._tail = (self._tail + bytes(data[-4:]))[-4:]
+        self._note_tail(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    def _note_tail(self, data: bytes | memoryview) -> None:
+        """Keep how a stream of events ends, of which the last four bytes count.
+
+        That is as of the beginning of a send: of one that is cancelled nobody knows what was sent.
+        """
+        if not self._has_events:
+            return
+        if isinstance(data, bytes) and len(data) > 3:
+            self._tail = data
+        else:
+            self._tail = self._tail[-4:] + bytes(data[-4:])
 
     async def _break_off(self, failure: BaseException) -> None:
         """Close the source of a stream that cannot go on, and say why if that can be said."""
@@ -306,12 +326,12 @@ class _Stream:
         reason = self._reason_of(failure)
         if reason is None or self._send_limit.cancel_called or self._shield.cancel_called:
             return
-        if self._response.is_plain_event_stream and self._is_between_events():
+        if self._has_events and self._is_between_events():
             await self._in_shield(self._send_last_event, reason)
 
     def _is_between_events(self) -> bool:
         has_broken_ping = self._pings is not None and self._pings.broke_off
-        return ends_an_event(self._tail) and not has_broken_ping
+        return ends_an_event(self._tail[-4:]) and not has_broken_ping
 
     def _reason_of(self, failure: BaseException) -> CancelationReason | None:
         """Return why the stream was cancelled, if there is a client to tell."""

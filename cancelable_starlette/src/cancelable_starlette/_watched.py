@@ -42,7 +42,6 @@ class Watched(Inbox):
         super().__init__(scope, receive, read_ahead)
         self.latent = latent
         self._server_send = send
-        self._scope = scope
 
     @property
     def operation(self) -> Cancelable:
