@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
-import trio
 from harness import compare, middle, rows_of
 from record import Record, alone
 
@@ -43,6 +42,8 @@ async def fail_after(steps: int) -> None:
 
 
 async def trio_fail_after(steps: int) -> None:
+    import trio  # a program on asyncio seldom has it: nothing brings it in before its turn comes
+
     for _ in range(steps):
         with trio.fail_after(30):
             pass

@@ -48,13 +48,28 @@ class LatentOperation:
     that is logged at DEBUG have their operation from the beginning.
     """
 
-    began_at = math.inf
+    # Each has a slot and is set at once: what is set behind the back of a default of the class
+    # is found slowly.
+    __slots__ = (
+        "_deadline",
+        "_loop",
+        "_made",
+        "_registry",
+        "_scope",
+        "_started_at",
+        "_task",
+        "_token",
+        "began_at",
+        "grace",
+        "timeout",
+    )
+
+    began_at: float
     """When the block was entered, on anyio's clock in seconds; infinity before."""
-    _scope: anyio.CancelScope | None = None
-    _registry: OperationRegistry | None = None
-    _task: object = None
-    _started_at = 0.0  # as time.monotonic() counts
-    _deadline = math.inf
+    grace: float
+    """Seconds that the block may run on after a request to stop."""
+    timeout: float
+    """Seconds from the entry to the deadline."""
 
     def __init__(self, *, timeout: float = math.inf, grace: float = 0.0) -> None:
         """Make a block that has not been entered, in the loop that will run it.
@@ -71,6 +86,12 @@ class LatentOperation:
         self._loop = current_loop()
         self.timeout = timeout
         self.grace = grace
+        self.began_at = math.inf
+        self._deadline = math.inf
+        self._registry: OperationRegistry | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._started_at = 0.0  # as time.monotonic() counts
+        self._task: object = None
         # The operation comes first in here, or None: the end of a block nobody asked about.
         self._made: list[Cancelable | None] = []
         self._token = LatentToken(self)
@@ -205,7 +226,7 @@ class LatentOperation:
         if (
             self._made
             or innermost.get() is not None
-            or registry.is_observed
+            or registry._observers
             or logger.isEnabledFor(DEBUG)
         ):
             operation = registry.register(self.operation, keep_completed=False)
@@ -219,7 +240,8 @@ class LatentOperation:
         self._scope = scope = self._loop.backend.create_cancel_scope(deadline=cut)
         scope.__enter__()
         registry.latent_began(self)
-        innermost.set(self)
+        # Not the block itself: tasks that were started inside keep this as long as they live.
+        innermost.set(self._token)
         return self
 
     async def __aexit__(
@@ -229,13 +251,14 @@ class LatentOperation:
         tb: TracebackType | None,
     ) -> None:
         try:
-            if exc is None and self._has_ended_unasked():
+            is_quiet = exc is None and self._scope is not None and not self._made
+            if is_quiet and self._has_ended_unasked():
                 return
             await self.operation.__aexit__(exc_type, exc, tb)
         finally:
-            if innermost.get() is self:
+            if innermost.get() is self._token:
                 innermost.set(None)
-            self._token.let_go()
+            self._token.latent = None  # it was left, and the token may live on
             # The frame would be part of a traceback that it holds.
             del exc, tb
 
@@ -247,8 +270,8 @@ class LatentOperation:
                 task than the one that entered the block.
         """
         made, registry, scope = self._made, self._registry, self._scope
-        if made or registry is None or scope is None:
-            return False
+        assert registry is not None
+        assert scope is not None
         made.append(None)
         if made[0] is not None:
             return False
@@ -264,31 +287,31 @@ class LatentOperation:
 class LatentToken(OperationToken):
     """The token of a latent operation: nothing but a name until somebody asks it something."""
 
-    __slots__ = ("_latent",)
+    __slots__ = ("latent",)
 
     _causes: list[Cause]
     _listeners: dict[object, Listener]
 
     def __init__(self, latent: LatentOperation) -> None:
         """Make the token of *latent*."""
-        self._latent: LatentOperation | None = latent
+        self.latent: LatentOperation | None = latent
 
     def __getattr__(self, name: str) -> object:
         """Become a token: what a token knows is not there before."""
         if name not in ("_causes", "_listeners", "_operation", "_waiters"):
             msg = f"{type(self).__name__!r} object has no attribute {name!r}"
             raise AttributeError(msg)
-        latent = self._latent
-        operation = None if latent is None else latent.make()
+        operation = self.make()
         # The same objects whoever comes first: two threads may be here at once.
         state = self.__dict__.setdefault("state", ([], {}, {}))
         self._causes, self._listeners, self._waiters = state
         self._operation = _nobody if operation is None else weakref.ref(operation)
         return object.__getattribute__(self, name)
 
-    def let_go(self) -> None:
-        """Forget the block, which has been left."""
-        self._latent = None
+    def make(self) -> Cancelable | None:
+        """Return the operation, made now if need be; None if the block was left before."""
+        latent = self.latent
+        return None if latent is None else latent.make()
 
 
 def _nobody() -> None:

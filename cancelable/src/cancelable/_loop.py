@@ -35,6 +35,7 @@ class _TrioClock(Protocol):
 
 class _TrioLowLevel(Protocol):
     def current_clock(self) -> _TrioClock: ...
+    def current_trio_token(self) -> object: ...
     def current_task(self) -> object: ...
 
 
@@ -47,9 +48,10 @@ class Loop:
         clock: anyio's time in seconds, readable in any thread.
         current_task: The task that runs in this thread's loop; its identity is all that is
             promised.
+        is_here: Whether this is known to be the loop of the calling code, without asking anyio.
     """
 
-    __slots__ = ("_running", "backend", "call_soon", "clock", "current_task", "native_token")
+    __slots__ = ("backend", "call_soon", "clock", "current_task", "is_here", "native_token")
 
     def __init__(self, token: EventLoopToken) -> None:
         """Learn the loop that runs in this thread."""
@@ -58,33 +60,20 @@ class Loop:
         self.clock: Callable[[], float]
         self.current_task: Callable[[], object]
         self.call_soon: Callable[[Callable[[], object]], bool]
-        self._running: Callable[[], object] | None = None
+        self.is_here: Callable[[], bool]
         if hasattr(self.native_token, "call_soon_threadsafe"):
             loop = cast(_AsyncioLoop, self.native_token)
             self.clock = loop.time
             asyncio = sys.modules["asyncio"]
             self.current_task = asyncio.current_task
-            self._running = asyncio.get_running_loop
+            self.is_here = partial(_is_asyncio_here, loop, asyncio._get_running_loop)
             self.call_soon = partial(_call_soon_on_asyncio, loop)
         else:
             lowlevel = cast(_TrioLowLevel, sys.modules["trio"].lowlevel)
             self.clock = lowlevel.current_clock().current_time
             self.current_task = lowlevel.current_task
+            self.is_here = partial(_is_trio_here, token.native_token, lowlevel.current_trio_token)
             self.call_soon = partial(_call_soon_on_trio, cast(_TrioToken, self.native_token))
-
-    def is_here(self) -> bool:
-        """Return True if this is known, without asking anyio, to be the loop of the calling code.
-
-        Trio may run as the guest of an asyncio loop, in one thread. Where Trio has been imported
-        only anyio can tell which of the two the calling code belongs to.
-        """
-        running = self._running
-        if running is None or "trio" in sys.modules:
-            return False
-        try:
-            return running() is self.native_token
-        except RuntimeError:  # none runs in this thread
-            return False
 
 
 class _Here(threading.local):
@@ -131,6 +120,24 @@ def call_soon(loop: Loop, callback: Callable[[], object]) -> bool:
         False if the loop is closed, in which case nobody is left to tell.
     """
     return loop.call_soon(callback)
+
+
+# Trio may run as the guest of an asyncio loop, both in one thread. Only anyio can tell then which
+# of the two the calling code belongs to; so each is only known where the other one cannot be.
+
+
+def _is_asyncio_here(loop: _AsyncioLoop, running: Callable[[], object]) -> bool:
+    return "trio" not in sys.modules and running() is loop
+
+
+def _is_trio_here(token: object, current: Callable[[], object]) -> bool:
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return False
+    try:
+        return current() is token
+    except RuntimeError:  # this thread is in no run
+        return False
 
 
 def _call_soon_on_asyncio(loop: _AsyncioLoop, callback: Callable[[], object]) -> bool:

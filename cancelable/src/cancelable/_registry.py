@@ -87,6 +87,7 @@ class OperationRegistry:
         self._observers: tuple[RegistryObserver, ...] = ()
         self._watchers = Watchers(self)
         self._totals = {status: 0 for status in OperationStatus if status.is_terminal}
+        self._completed_unasked = 0
         # Guards the history and the totals, which change only where an operation ends: never
         # on the path of a cancel, which a signal handler may take in the middle of it. A handler
         # that prints the counts may: hence one that its own thread passes.
@@ -174,11 +175,6 @@ class OperationRegistry:
         for observer in self._observers:
             observer.entered(operation)
 
-    @property
-    def is_observed(self) -> bool:
-        """Whether somebody is told of each operation."""
-        return bool(self._observers)
-
     def latent_began(self, latent: Latent) -> None:
         """Take in a running block that has no operation yet.
 
@@ -207,7 +203,7 @@ class OperationRegistry:
         """Count a block that nobody has asked about."""
         self._latent.pop(latent, None)
         with self._lock:
-            self._totals[OperationStatus.COMPLETED] += 1
+            self._completed_unasked += 1
 
     def latent_failed(self, latent: Latent, operation: Operation) -> None:
         """Remember how a block failed that nobody has asked about."""
@@ -386,6 +382,7 @@ class OperationRegistry:
                 live[status.value] += 1
         with self._lock:
             ended = {status.value: count for status, count in self._totals.items()}
+            ended["completed"] += self._completed_unasked
             remembered = len(self._ended)
         return AwaitedDict(
             {
@@ -561,6 +558,7 @@ class OperationRegistry:
             self._ended.clear()
             self._ended_by_id.clear()
             self._totals = dict.fromkeys(self._totals, 0)
+            self._completed_unasked = 0
 
     def clear_all(self) -> AwaitedCount:
         """Forget everything: the history, and the live operations, which run on unlisted.
