@@ -8,14 +8,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from candidates import NONE, OURS, middlewares, ours
+from fastapi import Depends, FastAPI
 from harness import Row, compare
 from record import Record, alone
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Scope
 
+from cancelable_fastapi import cancelable_dependency
 from cancelable_starlette.testing import lifespan
 
 STEPS = 1000
@@ -138,8 +140,45 @@ async def serve_lifespan(scope: Scope, receive: Callable[[], Awaitable[Message]]
             return
 
 
+async def plain(request: HTTPConnection) -> HTTPConnection:
+    return request
+
+
+async def with_a_yield(request: HTTPConnection) -> AsyncIterator[HTTPConnection]:
+    yield request
+
+
+DEPENDENCIES: dict[str, Callable[..., object] | None] = {
+    "no dependency": None,
+    "one that returns the request": plain,
+    "one that yields it": with_a_yield,
+    "cancelable_dependency": cancelable_dependency,
+}
+
+
+def depending(dependency: Callable[..., object] | None) -> ASGIApp:
+    """Return an application whose endpoint has a dependency, without any middleware of ours."""
+    app = FastAPI()
+    wanted = [] if dependency is None else [Depends(dependency)]
+
+    @app.get("/json", dependencies=wanted)
+    async def read() -> dict[str, str]:
+        return {"hello": "world"}
+
+    return app
+
+
+def measure_dependency(record: Record) -> None:
+    candidates = {name: requests(depending(each)) for name, each in DEPENDENCIES.items()}
+    rows = asyncio.run(compare(candidates, STEPS // 2, 25, time.process_time))
+    record.table("A dependency of a FastAPI endpoint in process", "µs", "beyond", rows)
+    beyond = {row.name: row.beyond for row in rows}
+    own = beyond["cancelable_dependency"] - beyond["one that returns the request"]
+    record.reach("µs of the dependency beyond one that returns the request", own, 25, "{:.0f}")
+
+
 def measure(record: Record) -> None:
-    """Measure both applications, without and with a framework."""
+    """Measure both applications, without and with a framework, and the dependency."""
     framework = Starlette(routes=[Route("/json", answer)])
     for title, app in (("a bare application", serve_lifespan), ("Starlette", framework)):
         rows = asyncio.run(measure_requests(app))
@@ -159,6 +198,7 @@ def measure(record: Record) -> None:
                 mine / min(beyond.values()),
                 0.6,
             )
+    measure_dependency(record)
 
 
 if __name__ == "__main__":

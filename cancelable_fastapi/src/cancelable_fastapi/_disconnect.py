@@ -42,10 +42,7 @@ class DisconnectSource(CancelationSource):
         self._task = anyio.get_current_task().id
         self._watches = False
         self._left = False
-        self._body_is_read = (
-            request._stream_consumed  # pyright: ignore[reportPrivateUsage]
-            or not _has_body(request)
-        )
+        self._body_is_read: bool = request._stream_consumed  # pyright: ignore[reportPrivateUsage]
         self._server_receive = request.receive
         # Whatever the endpoint reads, it reads through its request.
         request._receive = self.receive  # pyright: ignore[reportPrivateUsage]
@@ -78,7 +75,7 @@ class DisconnectSource(CancelationSource):
 
     async def watch(self) -> None:
         """Read until the client has left."""
-        if not self._body_is_read:
+        if not self._body_is_read and _has_body(self._request):
             await self._end_of_body.wait()
         while not self._left:
             async with self._reader:
