@@ -1,4 +1,4 @@
-"""Background tasks that can be cancelled by an id (W5, W11)."""
+"""Background tasks that can be cancelled by an id (W5, W11, W18)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def serving(*jobs: object) -> ASGIApp:
 async def test_a_cancelled_task_is_quiet_and_those_behind_it_run(
     anyio_backend: object, middleware: bool, caplog: pytest.LogCaptureFixture, watch: Watch
 ) -> None:
-    """W11: no traceback, also without the middleware."""
+    """W11, W18: no traceback, also without the middleware."""
 
     async def work(first: str, *, second: str) -> None:
         done.extend([first, second])
@@ -86,7 +86,7 @@ async def test_a_cancelled_task_is_quiet_and_those_behind_it_run(
 
 
 async def test_a_client_that_leaves_does_not_touch_it(anyio_backend: object, watch: Watch) -> None:
-    """W2, W5: what runs behind a complete response is not about the client."""
+    """W2, W5, W18: what runs behind a complete response is not about the client."""
 
     async def work() -> None:
         await anyio.sleep(1)
@@ -100,7 +100,7 @@ async def test_a_client_that_leaves_does_not_touch_it(anyio_backend: object, wat
 
 
 async def test_its_time_may_be_limited(anyio_backend: object) -> None:
-    """W11: that it was cut is no error."""
+    """W11, W18: that it was cut is no error."""
 
     async def work() -> None:
         await sleep_forever()

@@ -12,10 +12,11 @@ import pytest
 from anyio import sleep_forever
 from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable import (
     Cancelable,
@@ -26,6 +27,7 @@ from cancelable import (
     current_operation,
 )
 from cancelable_starlette import (
+    CancelableRoute,
     CancelableStreamingResponse,
     RequestCancelationMiddleware,
     get_request_operation,
@@ -269,6 +271,38 @@ async def test_the_token_and_the_operation_are_found_and_the_reason_outlives_the
     assert get_request_operation(outer) is None
 
 
+@pytest.mark.parametrize("place", ["inside", "outside"])
+async def test_a_handler_of_errors_reads_why_the_request_was_stopped(
+    anyio_backend: object, watch: Watch, place: str
+) -> None:
+    """W1: one inside of the middleware, and the one for status 500 around it."""
+    seen: list[CancelationReason | None] = []
+    connection = ScriptedConnection()
+
+    async def endpoint(request: Request) -> Response:
+        connection.leave()
+        try:
+            await sleep_forever()
+        finally:
+            raise LookupError("a mistake")
+
+    async def tell(request: Request, error: Exception) -> Response:
+        seen.append(get_request_token(request).reason)
+        return PlainTextResponse("sorry", 500)
+
+    error = LookupError if place == "inside" else 500
+    app = Starlette(
+        routes=[Route("/", endpoint)],
+        middleware=[Middleware(RequestCancelationMiddleware)],
+        exception_handlers={error: tell},
+    )
+    with contextlib.suppress(LookupError):
+        await run(app, connection, watch)
+
+    assert seen == [CancelationReason.DISCONNECT]
+    assert connection.sent == []
+
+
 async def test_the_disconnect_is_answered_to_every_later_read(
     anyio_backend: object, watch: Watch
 ) -> None:
@@ -362,6 +396,37 @@ async def test_a_stream_whose_client_left_ends_where_nobody_can_take_it_for_comp
         await sleep_forever()
 
     await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+
+    end = {"type": "http.response.body", "body": b"", "more_body": False}
+    assert connection.discarded == ([end] if version == "2" else [])
+
+
+@pytest.mark.parametrize("how", ["continue", "grace", "swallowed"])
+@pytest.mark.parametrize("version", ["1.1", "2"])
+async def test_a_stream_that_ends_by_itself_for_nobody_ends_the_same(
+    anyio_backend: object, watch: Watch, version: str, how: str
+) -> None:
+    """W5, W6, W10: it was to go on, or had time to, or goes on against what it was told."""
+    connection = ScriptedConnection()
+    connection.scope["http_version"] = version
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"1", "more_body": True})
+        connection.leave()
+        if how == "swallowed":
+            with contextlib.suppress(anyio.get_cancelled_exc_class()):
+                await sleep_forever()
+        else:
+            await until_left(receive)
+            await send({"type": "http.response.body", "body": b"2"})
+
+    app = RequestCancelationMiddleware(
+        application(handle),
+        on_disconnect="continue" if how == "continue" else "cancel",
+        grace=30 if how == "grace" else None,
+    )
+    await run(app, connection, watch)
 
     end = {"type": "http.response.body", "body": b"", "more_body": False}
     assert connection.discarded == ([end] if version == "2" else [])
@@ -571,6 +636,85 @@ async def test_a_cancel_of_the_servers_passes_through(
     assert [each.cancel_reason for each in facts] == [CancelationReason.EXTERNAL]
     assert not connection.discarded
     assert connection.starts == (phase != "before")
+
+
+async def test_a_cancel_of_the_servers_beside_a_disconnect_passes_through(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W4: whichever of the two is met first, the server's cancel is the server's."""
+    stopped: list[bool] = []
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        connection.leave()
+        server.cancel()
+        try:
+            await sleep_forever()
+        finally:
+            stopped.append(True)
+
+    app = RequestCancelationMiddleware(application(handle))
+    async with contextlib.AsyncExitStack() as stack:
+        if watch == "service":
+            await stack.enter_async_context(lifespan(app))
+        with anyio.CancelScope() as server:
+            await connection.run(app)
+
+    assert server.cancelled_caught
+    assert stopped == [True]
+
+
+@pytest.mark.parametrize("cause", ["client", "timeout", "server"])
+@pytest.mark.parametrize("phase", ["before", "during", "behind"])
+async def test_cleanup_runs_once_and_from_the_inside_out(
+    anyio_backend: object, watch: Watch, phase: str, cause: str
+) -> None:
+    """W2: that of the handler, of a layer inside of us, and of one around us."""
+    ended: list[str] = []
+    connection = ScriptedConnection()
+
+    class Layer:
+        def __init__(self, name: str, inner: ASGIApp) -> None:
+            self.name = name
+            self.inner = inner
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await self.inner(scope, receive, send)
+            finally:
+                if scope["type"] == "http":
+                    ended.append(self.name)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        if phase != "before":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            more = phase == "during"
+            await send({"type": "http.response.body", "body": b"1", "more_body": more})
+        if cause == "client":
+            connection.leave()
+        elif cause == "server":
+            server.cancel()
+        try:
+            await anyio.sleep(2)
+        finally:
+            ended.append("handler")
+
+    routes = [CancelableRoute("/", Layer("inside", application(handle)), timeout=1)]
+    app = Layer("around", RequestCancelationMiddleware(Starlette(routes=routes)))
+    async with contextlib.AsyncExitStack() as stack:
+        if watch == "service":
+            await stack.enter_async_context(lifespan(app))
+        began = anyio.current_time()
+        with anyio.CancelScope() as server:
+            await connection.run(app)
+
+    assert ended == ["handler", "inside", "around"]
+    took = {"client": 0, "timeout": 1, "server": 0}[cause]
+    if phase == "behind" and cause != "server":
+        took = 2  # what runs behind a complete response is for the server alone to cut
+    assert anyio.current_time() - began == pytest.approx(took, abs=0.1)
 
 
 @pytest.mark.parametrize(("path", "ended"), [("/heeds", 0.3), ("/stuck", 0.5), ("/hurried", 0.4)])

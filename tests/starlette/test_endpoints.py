@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import anyio
 import pytest
-from anyio import sleep_forever
+from anyio import sleep_forever, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
@@ -35,7 +35,7 @@ from cancelable_starlette import (
     with_cancelation,
 )
 from cancelable_starlette.testing import HYPERCORN, ScriptedConnection
-from tests.starlette.support import Watch, run
+from tests.starlette.support import Watch, application, respond, run, until_left
 
 USES_THREADS = True
 
@@ -237,7 +237,34 @@ async def test_a_route_may_let_the_work_go_on(anyio_backend: object, watch: Watc
     await run(RequestCancelationMiddleware(app), connection, watch)
 
     assert seen == ["told by a look", b"", ("hidden from a read", True), False]
-    assert connection.discarded == []
+    assert [message.get("status") for message in connection.discarded] == [499]
+
+
+async def test_who_answers_for_nobody_is_told_of_the_disconnect_afterwards(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W4: the response is complete for whoever made it, although nobody got it."""
+    connection = ScriptedConnection()
+    told: list[str] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.leave()
+        await until_left(receive)
+        await receive()
+        async with anyio.create_task_group() as tasks:
+
+            async def listen() -> None:
+                told.append((await receive())["type"])
+
+            tasks.start_soon(listen)
+            await wait_all_tasks_blocked()
+            assert told == []
+            await respond(send)
+
+    app = RequestCancelationMiddleware(application(handle), on_disconnect="continue")
+    await run(app, connection, watch)
+
+    assert told == ["http.disconnect"]
 
 
 async def test_an_upload_that_ends_early_is_told_under_continue(

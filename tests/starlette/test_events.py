@@ -1,4 +1,4 @@
-"""Streams of server-sent events: their text, their pings, where a client goes on (W8)."""
+"""Streams of server-sent events: their text, their pings, where a client goes on (W8, W14)."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ LINES = st.text(st.characters(exclude_categories=["Cs"]))
 
 @given(LINES, LINES, LINES.map(lambda text: "".join(text.split("\0"))))
 def test_every_text_arrives(data: str, event: str, event_id: str) -> None:
-    """Line ends of all three kinds are the one kind that JavaScript gets, and nothing else is."""
+    """W14: line ends of all three kinds are the one that JavaScript gets, and nothing else is."""
     event, event_id = (text.replace("\r", "").replace("\n", "") for text in (event, event_id))
     browser = seen(
         ServerSentEvent(comment=data, data=data, event=event, id=event_id),
@@ -136,7 +136,7 @@ def test_a_browser_takes_what_has_no_data() -> None:
     ],
 )
 def test_what_cannot_be_said_in_an_event_is_refused(parts: dict[str, object]) -> None:
-    """A client's text must not write fields of its own."""
+    """W14: a client's text must not write fields of its own."""
     with pytest.raises(ValueError, match=f"`{next(iter(parts))}`"):
         ServerSentEvent(**parts)  # type: ignore[arg-type]
 
@@ -222,7 +222,7 @@ async def test_data_that_cannot_be_written_breaks_the_stream_off(anyio_backend: 
 async def test_a_client_that_comes_back_goes_on_where_it_was(
     anyio_backend: object, header: bytes | None
 ) -> None:
-    """``Last-Event-ID`` reaches the generator as the text that was once sent."""
+    """W14: ``Last-Event-ID`` reaches the generator as the text that was once sent."""
 
     async def events(since: str | None) -> AsyncIterator[ServerSentEvent]:
         yield ServerSentEvent(data=[since])
@@ -245,7 +245,7 @@ HOURS = 7200.0
 async def test_a_silent_stream_is_kept_alive(
     anyio_backend: object, watch: Watch, form: str
 ) -> None:
-    """A ping for each interval in which nothing was sent, and none after the end."""
+    """W14: a ping for each interval in which nothing was sent, and none after the end."""
 
     async def events() -> AsyncIterator[str]:
         await anyio.sleep(25)
@@ -266,7 +266,7 @@ async def test_a_silent_stream_is_kept_alive(
 async def test_a_ping_never_stands_in_the_middle_of_an_event(
     anyio_backend: object, watch: Watch
 ) -> None:
-    """Not even if the parts of an event come slowly, however its lines end."""
+    """W14: not even if the parts of an event come slowly, however its lines end."""
     parts = ["data: 1\n", "data: 2", "\n\nd", "ata: 3\r", "\r", "data: 4\r\n", "\n", "data: 5\n\r"]
 
     async def events() -> AsyncIterator[str]:
@@ -328,7 +328,7 @@ async def test_a_ping_and_an_event_do_not_mix(anyio_backend: object, watch: Watc
 async def test_pings_stop_when_the_client_leaves(
     anyio_backend: object, watch: Watch, form: str, server: ServerBehaviour
 ) -> None:
-    """W8: and the generator is stopped, which waits for something that never comes."""
+    """W8, W14: and the generator is stopped, which waits for something that never comes."""
     closed: list[str] = []
 
     async def events() -> AsyncIterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -18,7 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cancelable import CancelationToken, OperationContext
+from cancelable import CancelationToken, OperationContext, current_operation
 from cancelable_starlette import RequestCancelationMiddleware
 from cancelable_starlette.testing import (
     HYPERCORN,
@@ -27,7 +28,7 @@ from cancelable_starlette.testing import (
     ServerBehaviour,
     lifespan,
 )
-from tests.starlette.support import Watch, application, respond, run
+from tests.starlette.support import Watch, application, respond, run, until_left
 
 
 class Pass(BaseHTTPMiddleware):
@@ -79,6 +80,26 @@ async def test_no_base_http_middleware_hides_the_disconnect(
 
     assert stopped == [True]
     assert connection.sent == []
+
+
+@pytest.mark.parametrize("settings", [{"on_disconnect": "continue"}, {"grace": 30}])
+@pytest.mark.parametrize("outside", [0, 1, 2])
+async def test_a_handler_that_ends_by_itself_for_nobody_makes_no_layer_raise(
+    anyio_backend: object, watch: Watch, outside: int, settings: dict[str, Any]
+) -> None:
+    """W5, W11: a layer around us takes a response that never starts for an error."""
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.leave()
+        await until_left(receive)
+        await respond(send)
+
+    app = RequestCancelationMiddleware(application(handle), **settings)
+    await run(many(outside, Pass, app), connection, watch)
+
+    assert connection.sent == []
+    assert connection.discarded[0]["status"] == 499
 
 
 @pytest.mark.parametrize("layers", [0, 1, 4])
@@ -372,3 +393,23 @@ async def test_a_part_of_an_application_may_have_its_own_middleware(
         await run(app, connection, watch)
 
     assert stopped == ["/on/work"]
+
+
+async def test_a_request_keeps_the_facts_that_it_came_with(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W1: its operation may be made when a router or a middleware has rewritten the scope."""
+    found: list[tuple[str | None, dict[str, object]]] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.update(path="/elsewhere", method="POST", client=("10.0.0.1", 1))
+        operation = current_operation()
+        assert operation is not None
+        found.append((operation.name, operation.metadata))
+        await respond(send)
+
+    connection = ScriptedConnection(method="GET", path="/here")
+    known = connection.scope["client"][0]
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch=watch)
+
+    assert found == [("GET /here", {"method": "GET", "path": "/here", "client": known})]

@@ -1,4 +1,4 @@
-"""Routes by which clients look at their operations and cancel them (S16)."""
+"""Routes by which clients look at their operations and cancel them (S16, W19)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Office(Visited):
 
 
 async def test_an_operation_can_be_listed_followed_and_cancelled(anyio_backend: object) -> None:
-    """202 where it was asked, 200 when it has ended; events until the end."""
+    """W19: 202 where it was asked, 200 when it has ended; events until the end."""
     office = Office()
     async with anyio.create_task_group() as tasks:
         job = await office.start(tasks)
@@ -89,7 +89,7 @@ async def test_an_operation_can_be_listed_followed_and_cancelled(anyio_backend: 
 
 
 async def test_what_belongs_to_somebody_else_looks_unknown(anyio_backend: object) -> None:
-    """The same answer, to the letter, as for an id that does not exist."""
+    """W19: the same answer, to the letter, as for an id that does not exist."""
     office = Office()
     async with anyio.create_task_group() as tasks:
         job = await office.start(tasks, "id=mine")
@@ -105,7 +105,7 @@ async def test_what_belongs_to_somebody_else_looks_unknown(anyio_backend: object
 
 
 async def test_who_is_not_authorised_learns_and_starts_nothing(anyio_backend: object) -> None:
-    """The answer is the one that the authorisation raised, as JSON."""
+    """W19: the answer is the one that the authorisation raised, as JSON."""
     office = Office()
     refused = (401, {"detail": "sign in first"})
     for method, path in (
@@ -163,7 +163,7 @@ class Away(InMemoryBus):
 
 
 async def test_a_bus_that_is_away_is_a_503_everywhere(anyio_backend: object) -> None:
-    """Never a 404 for an operation that may be running; the client may ask again."""
+    """W19: never a 404 for an operation that may be running; the client may ask again."""
     office = Office(Away(OperationRegistry()))
     for method, path in (
         ("GET", "/operations"),
@@ -216,6 +216,6 @@ async def test_nonsense_is_a_422_that_says_what_is_wrong(
 def test_the_routes_are_not_made_without_authorisation(
     make: Callable[[], OperationRoutes], error: str
 ) -> None:
-    """A mistake is told where it is made."""
+    """W19: a mistake is told where it is made."""
     with pytest.raises(TypeError, match=error):
         make()

@@ -1,4 +1,4 @@
-"""A handler that goes on although it was cancelled is reported by name (W11)."""
+"""A handler that goes on although it was cancelled is reported by name (W11, W17)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_handler_that_swallows_the_cancel_is_reported_once_by_name(
     anyio_backend: object, watch: Watch, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    """However long it goes on."""
+    """W17: however long it goes on."""
     app = RequestCancelationMiddleware(
         Starlette(routes=[Route("/for/{seconds}", stubborn)]),
         default_timeout=None if how == "disconnect" else 1,
@@ -97,7 +97,7 @@ async def test_the_time_can_be_chosen(
     seconds: float,
     reported: bool,
 ) -> None:
-    """None: nobody looks."""
+    """W17: None: nobody looks."""
     app = RequestCancelationMiddleware(
         Starlette(routes=[Route("/for/{seconds}", stubborn)]), warn_after=limit
     )
@@ -110,7 +110,7 @@ async def test_the_time_can_be_chosen(
 async def test_a_grace_is_no_overrun(
     anyio_backend: object, watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It counts from the cut, not from the first word of it."""
+    """W17: it counts from the cut, not from the first word of it."""
 
     async def endpoint(request: Request) -> Response:
         await anyio.sleep(20)
@@ -125,7 +125,7 @@ async def test_a_grace_is_no_overrun(
 async def test_a_healthy_request_is_not_reported(
     anyio_backend: object, watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor one that was told to go on, nor what runs behind a complete response."""
+    """W17: nor one that was told to go on, nor what runs behind a complete response."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await anyio.sleep(60)

@@ -402,7 +402,7 @@ IDLE_FORMS = pytest.mark.parametrize("form", ["middleware", "route", "both", "ne
 async def test_a_silent_client_is_closed_with_the_code_of_a_timeout(
     anyio_backend: object, form: str
 ) -> None:
-    """W9: so long after its last message, and however much the handler sends."""
+    """W9, W16: so long after its last message, and however much the handler sends."""
     endings.clear()
     seen: list[str] = []
     ended: list[float] = []
@@ -439,7 +439,7 @@ async def test_a_silent_client_is_closed_with_the_code_of_a_timeout(
 
 
 async def test_no_client_is_idle_unless_it_is_said(anyio_backend: object, wrap: Wrap) -> None:
-    """The default is off, and a route may switch off what the middleware says."""
+    """W16: the default is off, and a route may switch off what the middleware says."""
     done: list[str] = []
 
     async def handle(websocket: WebSocket) -> None:
@@ -458,7 +458,7 @@ async def test_no_client_is_idle_unless_it_is_said(anyio_backend: object, wrap: 
 async def test_who_cannot_speak_or_is_not_heard_is_not_idle(
     anyio_backend: object, form: str
 ) -> None:
-    """Before the accept, behind a full buffer, after a close of either side."""
+    """W16: before the accept, behind a full buffer, after a close of either side."""
     done: list[str] = []
 
     async def accepts_late(websocket: WebSocket) -> None:

@@ -299,7 +299,7 @@ async def test_a_route_does_not_extend_the_deadline_of_the_client(anyio_backend:
 async def test_the_remaining_time_is_passed_on_and_only_gets_shorter(
     anyio_backend: object,
 ) -> None:
-    """W6: what one service sends, the next one reads, however many there are."""
+    """W6, W15: what one service sends, the next one reads, however many there are."""
     sent: list[float] = []
     statuses: list[int | None] = []
 
@@ -331,7 +331,7 @@ async def test_the_remaining_time_is_passed_on_and_only_gets_shorter(
 
 @given(st.floats(0, 1e9))
 def test_no_more_than_the_remaining_time_is_passed_on(seconds: float) -> None:
-    """It is rounded down, to a form that the middleware reads."""
+    """W15: it is rounded down, to a form that the middleware reads."""
     operation = Cancelable.with_timeout(seconds)
     value = deadline_headers("X-Timeout", operation)["X-Timeout"]
 
@@ -340,7 +340,7 @@ def test_no_more_than_the_remaining_time_is_passed_on(seconds: float) -> None:
 
 
 async def test_what_has_no_time_limit_passes_none_on(anyio_backend: object) -> None:
-    """And what was asked to stop has no time left."""
+    """W15: and what was asked to stop has no time left."""
     assert deadline_headers("X-Timeout") == {}
     async with Cancelable() as operation:
         assert deadline_headers("X-Timeout") == {}

@@ -13,9 +13,10 @@ from anyio.lowlevel import checkpoint
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cancelable import CancelationError, CancelationReason
+from cancelable import CancelationError, CancelationReason, LatentOperation
 
 from ._answers import Answers
+from ._read_ahead import ReadAhead
 from ._settings import OnDisconnect, Until
 from ._status import CLIENT_CLOSED_REQUEST
 from ._watched import CLIENT_LEFT, Watched
@@ -34,25 +35,66 @@ class HTTPExchange(Watched):
     ``receive`` and ``send`` are what the application gets instead of the server's.
     """
 
-    started = False
+    __slots__ = (
+        "_cap",
+        "_ends_deadline_at_start",
+        "_has_trailers",
+        "_left_by_shutdown",
+        "_released",
+        "_shutdown_grace",
+        "answers",
+        "attempted",
+        "on_disconnect",
+        "on_left",
+        "send_timeout",
+        "started",
+    )
+
+    started: bool
     """Whether the server has the start of the response."""
-    attempted = False
+    attempted: bool
     """Whether the start was given to the server, who may have it or not."""
-    on_disconnect: OnDisconnect = "cancel"
-    on_left: Callable[[], object] | None = None
+    on_left: Callable[[], object] | None
     """Called when the client left before the response was complete."""
-    answers = Answers()
+    answers: Answers
     """What the client is told if the request is cancelled."""
-    send_timeout = math.inf
-    _shutdown_grace: float | None = None  # seconds; a number once the server shuts down
-    _ends_deadline_at_start = True
-    _cap = math.inf
-    _has_trailers = False
-    _released = False
-    # Some releases of a server have told of a disconnect when they shut down, with the client
-    # still there: what is sent is for the server to deliver, or to throw away. That server speaks
-    # HTTP/1.1 alone. With HTTP/2, Hypercorn 0.18 would be held up by what is sent to nobody.
-    _left_by_shutdown = False
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        latent: LatentOperation,
+        read_ahead: ReadAhead,
+        answers: Answers,
+    ) -> None:
+        """Tie a request to its operation.
+
+        Args:
+            scope: The scope of the request.
+            receive: The server's ``receive()``.
+            send: The server's ``send()``.
+            latent: What is cancelled when the client leaves, and made if there is a need.
+            read_ahead: How much of the body may be held.
+            answers: What the client is told if the request is cancelled.
+        """
+        super().__init__(scope, receive, send, latent, read_ahead)
+        self.started = False
+        self.attempted = False
+        self.answers = answers
+        self.on_disconnect: OnDisconnect = "cancel"
+        self.on_left = None
+        self.send_timeout = _NEVER
+        self._shutdown_grace: float | None = None  # seconds; a number once the server shuts down
+        self._ends_deadline_at_start = True
+        self._cap = _NEVER
+        self._has_trailers = False
+        self._released = False
+        # Some releases of a server have told of a disconnect when they shut down, with the client
+        # still there: what is sent is for the server to deliver, or to throw away. That server
+        # speaks HTTP/1.1 alone. With HTTP/2, Hypercorn 0.18 would be held up by what is sent to
+        # nobody.
+        self._left_by_shutdown = False
 
     @property
     def is_deserted(self) -> bool:
@@ -125,13 +167,16 @@ class HTTPExchange(Watched):
         collected, but in the generator itself.
         """
         if self.left or not self.latent.is_untouched:
-            if (self.left or self.latent.cancel_requested) and not await self._may_pass():
+            if (self.left or self.latent.cancel_requested) and not await self._may_pass(message):
                 return
         try:
             if self.send_timeout != _NEVER:
                 await self._pass_on_in_time(message)
                 return
             # As pass_on, which would be one more coroutine for each chunk of a stream.
+            if message.get("more_body", False) and self._shutdown_grace is None:
+                await self._server_send(message)
+                return
             if self._note_outgoing(message):
                 await self._tell_of_shutdown()
             await self._server_send(message)
@@ -146,10 +191,14 @@ class HTTPExchange(Watched):
             await self._leave({"type": "http.disconnect"})
             self._left_by_shutdown = False
 
-    async def _may_pass(self) -> bool:
+    async def _may_pass(self, message: Message) -> bool:
         if self.complete:
             return True
         if self.is_deserted:
+            if self.hides_disconnect and self._is_last(message["type"], message):
+                # Complete for whoever made it, who may wait to hear of that.
+                self.hides_disconnect = False
+                self._notify()
             # Nobody reads this any more. A loop that only sends still has to give way.
             if not self._is_cut() or not self._release():
                 await checkpoint()
@@ -199,26 +248,26 @@ class HTTPExchange(Watched):
             Whether the response is to be told first that the server shuts down.
         """
         kind = message["type"]
-        if kind == "http.response.body" and message.get("more_body", False):
-            return self._shutdown_grace is not None
         if kind == "http.response.start":
             self.attempted = True
             if message.get("trailers", False):
                 self._has_trailers = True
-            if self._ends_deadline_at_start:
+            if self._ends_deadline_at_start and not self.latent.is_untouched:
                 self._end_deadline()
             return False
-        if self._is_last(kind, message):
+        if message.get("more_body", False) or not self._is_last(kind, message):
+            return self._shutdown_grace is not None
+        if not self.latent.is_untouched:
             self._end_deadline()
-            self.finish()
-            return False
-        return self._shutdown_grace is not None
+        self.finish()
+        return False
 
     def _note_sent(self, message: Message) -> None:
         """Keep the books when the server has taken a message."""
         if message["type"] == "http.response.start":
-            self.started = True
-            self.invite()
+            self.started = self._invited = True
+            if self._watched:
+                self.invite()
 
     async def _tell_of_shutdown(self) -> None:
         """Tell the response of a shutdown: only now it has turned out to be a stream."""
@@ -226,11 +275,11 @@ class HTTPExchange(Watched):
             await self.shut_down(self._shutdown_grace)
 
     def _end_deadline(self) -> None:
-        if not self.latent.is_untouched and self.latent.deadline != math.inf:
+        if self.latent.deadline != math.inf:
             self.latent.deadline = math.inf
 
     def _is_last(self, kind: str, message: Message) -> bool:
-        if kind in ("http.response.body", "http.response.zerocopysend"):
+        if kind == "http.response.body" or kind == "http.response.zerocopysend":
             return not (self._has_trailers or message.get("more_body", False))
         if kind == "http.response.trailers":
             return not message.get("more_trailers", False)
@@ -253,6 +302,23 @@ class HTTPExchange(Watched):
         response: ASGIApp = self._end_for_nobody
         if not self.is_deserted:
             response = await self.answers.make(error.reason, Request(scope, self.receive))
+        await self._answer_with(response, scope)
+
+    async def end_after_client(self, scope: Scope) -> None:
+        """End the response of an application that ended by itself after its client had left.
+
+        What it sent was dropped, with the last message. See ``_end_for_nobody`` for who needs one.
+        A server that refused the start of the response needs none.
+
+        Args:
+            scope: The scope of the request.
+        """
+        if self.complete or not self.is_deserted:
+            return
+        if self.started or not self.attempted:
+            await self._answer_with(self._end_for_nobody, scope)
+
+    async def _answer_with(self, response: ASGIApp, scope: Scope) -> None:
         try:
             await response(scope, self.receive, self._send_answer)
         except Exception:

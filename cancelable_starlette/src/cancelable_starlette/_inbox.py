@@ -49,31 +49,41 @@ class Inbox:
     All calls belong to the loop of the request.
     """
 
-    # Most requests end before anybody watches them: what they do not need is set here once for
-    # all of them.
-    left = False
+    # Each attribute has a slot and is set at once: what is set behind the back of a default of the
+    # class is found slowly, and most requests are over in microseconds.
+    __slots__ = (
+        "_body_has_ended",
+        "_closed",
+        "_disconnect",
+        "_failure",
+        "_held",
+        "_invited",
+        "_messages",
+        "_news",
+        "_pump_ended",
+        "_pump_scope",
+        "_pumping",
+        "_read_ahead",
+        "_reading",
+        "_room",
+        "_scope",
+        "_server_receive",
+        "_waiting_reads",
+        "_watched",
+        "complete",
+        "hides_disconnect",
+        "left",
+        "watcher",
+    )
+
+    left: bool
     """Whether the client has left, or the server has said so of a finished response."""
-    complete = False
+    complete: bool
     """Whether the response is complete, so that a disconnect is none."""
-    hides_disconnect = False
+    hides_disconnect: bool
     """Whether reads wait for the end of the response instead of telling of a disconnect."""
-    watcher: Watcher | None = None
+    watcher: Watcher | None
     """Who runs the task that reads; None until the request is known to one."""
-    _disconnect: Message  # what said that the client has left
-    _messages: deque[Message] | None = None
-    _held = 0
-    _watched = False
-    _reading = False  # the application itself waits in the server's receive()
-    _pumping = False  # a task of the watcher does
-    _pump_scope: anyio.CancelScope | None = None
-    _pump_ended: anyio.Event | None = None
-    _failure: BaseException | None = None
-    _waiting_reads = 0
-    _news: anyio.Event | None = None
-    _room: anyio.Event | None = None
-    _body_has_ended = False
-    _invited = False
-    _closed = False
 
     def __init__(self, scope: Scope, receive: Receive, read_ahead: ReadAhead) -> None:
         """Stand in front of a server's ``receive()``.
@@ -83,9 +93,28 @@ class Inbox:
             receive: The server's own.
             read_ahead: How much may be held.
         """
+        self.left = False
+        self.complete = False
+        self.hides_disconnect = False
+        self.watcher = None
         self._scope = scope
         self._server_receive = receive
         self._read_ahead = read_ahead
+        self._disconnect: Message = {}  # what said that the client has left
+        self._messages: deque[Message] | None = None
+        self._held = 0
+        self._watched = False
+        self._reading = False  # the application itself waits in the server's receive()
+        self._pumping = False  # a task of the watcher does
+        self._pump_scope: anyio.CancelScope | None = None
+        self._pump_ended: anyio.Event | None = None
+        self._failure: BaseException | None = None
+        self._waiting_reads = 0
+        self._news: anyio.Event | None = None
+        self._room: anyio.Event | None = None
+        self._body_has_ended = False
+        self._invited = False
+        self._closed = False
 
     @property
     def is_deserted(self) -> bool:

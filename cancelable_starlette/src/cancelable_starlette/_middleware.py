@@ -18,7 +18,7 @@ from ._exchange import HTTPExchange
 from ._overrun import WARN_AFTER
 from ._read_ahead import IN_TOTAL, PER_REQUEST, ReadAhead
 from ._request import exchange_of
-from ._serving import Settings, open_exchange, serve
+from ._serving import Settings, open_request, open_socket, serve
 from ._settings import OnDisconnect, duration, function, one_of, size
 from ._shutdown import GRACE, Shutdown, wait_of_server
 from ._status import CLOSE_CODES, STATUSES
@@ -114,6 +114,7 @@ class RequestCancelationMiddleware:
         self.app = app
         self._predicate = predicate
         self._methods = None if methods is None else frozenset(m.upper() for m in methods)
+        self._applies_to_all = predicate is None and methods is None
         self._shutdown = Shutdown(
             CancelationToken() if shutdown is None else shutdown,
             duration(shutdown_grace, "shutdown_grace"),
@@ -141,10 +142,11 @@ class RequestCancelationMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or pass on what is none."""
         kind = scope["type"]
-        if kind in ("http", "websocket") and self._applies_to(scope):
+        if kind in ("http", "websocket") and (self._applies_to_all or self._applies_to(scope)):
             outer = exchange_of(scope)
             if outer is None:
-                exchange = open_exchange(scope, receive, send, self._settings)
+                begin = open_request if kind == "http" else open_socket
+                exchange = begin(scope, receive, send, self._settings)
                 service = self._services.get(exchange.latent.native_loop)
                 if service is not None and not service.knows_server:
                     self._ask_server(service, send)

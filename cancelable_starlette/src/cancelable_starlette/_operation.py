@@ -10,9 +10,11 @@ from cancelable import Cancelable, LatentOperation, StatusCallback
 class RequestOperation(LatentOperation):
     """Make the operation of one request or WebSocket when somebody asks for it.
 
-    It keeps the facts that the operation is listed with and not the scope, which tasks that the
-    handler has started would keep alive with it.
+    Its facts are those of the beginning: what routes and middlewares put into the scope later is
+    not part of them.
     """
+
+    __slots__ = ("_client", "_method", "_on_cancel", "_path")
 
     def __init__(
         self, scope: Scope, timeout: float, grace: float | None, on_cancel: StatusCallback | None

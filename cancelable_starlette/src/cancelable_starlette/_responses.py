@@ -264,7 +264,10 @@ class _Stream:
             data = chunk if isinstance(chunk, bytes) else self._encoded(chunk)
             if is_plain:
                 # As _send_body, which would be two more coroutines for each chunk.
-                self._note_tail(data)
+                if len(data) > 3 and isinstance(data, bytes):
+                    self._tail = data
+                else:
+                    self._note_tail(data)
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             else:
                 await self._send_body(data, more=True)
@@ -308,16 +311,11 @@ class _Stream:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     def _note_tail(self, data: bytes | memoryview) -> None:
-        """Keep how a stream of events ends, of which the last four bytes count.
+        """Keep how the stream ends; whoever asks looks at the last four bytes.
 
         That is as of the beginning of a send: of one that is cancelled nobody knows what was sent.
         """
-        if not self._has_events:
-            return
-        if isinstance(data, bytes) and len(data) > 3:
-            self._tail = data
-        else:
-            self._tail = self._tail[-4:] + bytes(data[-4:])
+        self._tail = self._tail[-4:] + bytes(data[-4:])
 
     async def _break_off(self, failure: BaseException) -> None:
         """Close the source of a stream that cannot go on, and say why if that can be said."""

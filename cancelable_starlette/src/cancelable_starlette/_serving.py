@@ -97,11 +97,10 @@ def open_exchange(scope: Scope, receive: Receive, send: Send, settings: Settings
 def open_request(scope: Scope, receive: Receive, send: Send, settings: Settings) -> HTTPExchange:
     """Make the exchange of a request; see ``open_exchange``."""
     latent = RequestOperation(scope, settings.timeout, settings.grace, settings.on_cancel)
-    exchange = HTTPExchange(scope, receive, send, latent, settings.read_ahead)
+    exchange = HTTPExchange(scope, receive, send, latent, settings.read_ahead, settings.answers)
     if settings.on_disconnect == "continue":
         exchange.on_disconnect = "continue"
         exchange.hides_disconnect = True
-    exchange.answers = settings.answers
     if settings.send_timeout != math.inf:
         exchange.send_timeout = settings.send_timeout
     # In place, so that middlewares around this one can ask for the reason.
@@ -113,10 +112,16 @@ def open_request(scope: Scope, receive: Receive, send: Send, settings: Settings)
 def open_socket(scope: Scope, receive: Receive, send: Send, settings: Settings) -> SocketExchange:
     """Make the exchange of a WebSocket; see ``open_exchange``. The timeout is for requests."""
     latent = RequestOperation(scope, math.inf, settings.grace, settings.on_cancel)
-    exchange = SocketExchange(scope, receive, send, latent, settings.read_ahead)
+    exchange = SocketExchange(
+        scope,
+        receive,
+        send,
+        latent,
+        settings.read_ahead,
+        settings.answers,
+        settings.close_codes,
+    )
     exchange.on_disconnect = settings.on_disconnect
-    exchange.answers = settings.answers
-    exchange.close_codes = settings.close_codes
     if settings.socket_idle_timeout != math.inf:
         exchange.set_idle_timeout(settings.socket_idle_timeout)
     scope[TOKEN_KEY] = latent.token
@@ -144,6 +149,8 @@ async def _run(app: ASGIApp, exchange: Exchange, scope: Scope, settings: Setting
         return
     if isinstance(exchange, SocketExchange):
         await _end_if_told(exchange, scope)
+    elif exchange.left:
+        await exchange.end_after_client(scope)
 
 
 async def _end_if_told(exchange: SocketExchange, scope: Scope) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
-from starlette.types import Message, Scope
+from starlette.types import Message, Receive, Scope, Send
 
-from cancelable import CancelationError, CancelationReason
+from cancelable import CancelationError, CancelationReason, LatentOperation
 
 from ._answers import Answers
 from ._exchange import is_of_a_connection
+from ._read_ahead import ReadAhead
 from ._settings import OnDisconnect, Until
-from ._status import CLOSE_CODES, close_code_for
+from ._status import close_code_for
 from ._watched import CLIENT_LEFT, Watched
 
 logger = logging.getLogger("cancelable.starlette")
@@ -38,21 +39,63 @@ class SocketExchange(Watched):
     application reaches the server, and a cancelled one loses nothing.
     """
 
-    on_disconnect: OnDisconnect = "cancel"
-    answers = Answers()
+    __slots__ = (
+        "_ends_deadline_at_start",
+        "_heard",
+        "_idle_timeout",
+        "_is_paused",
+        "_own_deadline",
+        "_timeout_at",
+        "accepted",
+        "answers",
+        "close_codes",
+        "on_disconnect",
+    )
+
+    answers: Answers
     """Which status refuses a socket that was not accepted."""
-    close_codes: Mapping[CancelationReason, int] = CLOSE_CODES
+    close_codes: Mapping[CancelationReason, int]
     """The close code for each reason."""
-    accepted = False
+    accepted: bool
     """Whether the server has been told to open the socket."""
-    started = False
-    """Always false: a socket has no response that could be broken off."""
-    _ends_deadline_at_start = False
-    _heard = False  # somebody has been given the disconnect
-    _timeout_at = math.inf  # when the time of the socket is up, however busy it is
-    _idle_timeout = math.inf
-    _own_deadline = math.inf
-    _is_paused = False  # the client may have sent what nobody reads
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        latent: LatentOperation,
+        read_ahead: ReadAhead,
+        answers: Answers,
+        close_codes: Mapping[CancelationReason, int],
+    ) -> None:
+        """Tie a WebSocket to its operation.
+
+        Args:
+            scope: The scope of the socket.
+            receive: The server's ``receive()``.
+            send: The server's ``send()``.
+            latent: What is cancelled when the client leaves, and made if there is a need.
+            read_ahead: How much may be held of what nobody has read.
+            answers: Which status refuses a socket that was not accepted.
+            close_codes: The close code for each reason.
+        """
+        super().__init__(scope, receive, send, latent, read_ahead)
+        self.answers = answers
+        self.close_codes = close_codes
+        self.accepted = False
+        self.on_disconnect: OnDisconnect = "cancel"
+        self._ends_deadline_at_start = False
+        self._heard = False  # somebody has been given the disconnect
+        self._timeout_at = math.inf  # when the time of the socket is up, however busy it is
+        self._idle_timeout = math.inf
+        self._own_deadline = math.inf
+        self._is_paused = False  # the client may have sent what nobody reads
+
+    @property
+    def started(self) -> bool:
+        """False: a socket has no response that could be broken off."""
+        return False
 
     # -- policy --------------------------------------------------------------------------
 

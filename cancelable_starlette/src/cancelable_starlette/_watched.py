@@ -20,7 +20,7 @@ SHUTTING_DOWN = "the server is shutting down"
 class Watched(Inbox):
     """Tie the messages of a client to the operation that is cancelled when it leaves."""
 
-    _overrun: Overrun | None = None
+    __slots__ = ("_overrun", "_server_send", "latent")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Watched(Inbox):
         super().__init__(scope, receive, read_ahead)
         self.latent = latent
         self._server_send = send
+        self._overrun: Overrun | None = None
 
     @property
     def operation(self) -> Cancelable:
