@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import anyio
 from starlette.types import ASGIApp
 
-from cancelable import Cancelable, CancelationReason, OperationRegistry
+from cancelable import Cancelable, CancelationReason, CancelationToken, OperationRegistry
 from cancelable.bus import InMemoryBus
 from cancelable_starlette.testing import ScriptedConnection, ScriptedSocket, lifespan
 
@@ -93,6 +93,7 @@ async def starlette(names: Names) -> AsyncGenerator[Names]:
 async def timeouts(names: Names) -> AsyncGenerator[Names]:
     yield GIVEN
     header = b"request-timeout"
+    assert names["headers"] == {"Request-Timeout": "20.000"}
     assert (await ask(names["app"], "/default")).status == 504
     assert (await ask(names["app"], "/own")).status == 200
     assert (await ask(names["app"], "/own", headers=[(header, b"5")])).status == 504
@@ -136,6 +137,18 @@ async def responses(names: Names) -> AsyncGenerator[Names]:
     event = b'event: count\ndata: {"number":%d}\nid: %d\n\n'
     pings = b": ping\n\n" * 2
     assert counter.body == event % (2, 2) + pings + event % (3, 3) + pings
+    first, again = (
+        ScriptedConnection(path="/answer", leave_after=3),
+        ScriptedConnection(path="/answer", headers=[(b"last-event-id", b"1")]),
+    )
+    async with lifespan(names["app"]), anyio.create_task_group() as tasks:
+        tasks.start_soon(ScriptedConnection("POST", "/answer").run, names["app"])
+        await first.run(names["app"])
+        assert first.body == b"data: it\nid: 1\n\n"
+        await anyio.sleep(5)
+        await again.run(names["app"])
+    assert again.body == b"data: goes\nid: 2\n\ndata: on\nid: 3\n\n"
+    assert again.complete
     news = ScriptedConnection(path="/news")
     async with lifespan(names["app"]), anyio.create_task_group() as tasks:
         tasks.start_soon(news.run, names["app"])
@@ -212,6 +225,15 @@ async def shutdown(names: Names) -> AsyncGenerator[Names]:
     assert anyio.current_time() - began < 8
     assert stream.body.endswith(b'event: cancelled\ndata: {"reason":"signal"}\n\n')
     assert late.status == 503
+    stopping = names["stopping"] = CancelationToken()
+    async with names["lifespan"](app):
+        job = Cancelable(name="job: report", register_globally=True)
+        async with job.move_on():
+            stopping.cancel_sync("signal")
+            await anyio.sleep(60)
+        assert job.cancel_reason == "signal"
+    ended = [each.name for each in OperationRegistry.current().get_history()]
+    assert ended[-2:] == ["job: report", "job: mirror"]
 
 
 @asynccontextmanager

@@ -202,3 +202,28 @@ async def test_an_upload_that_is_broken_off_never_reaches_the_endpoint(setup: Se
     await run(uploads.app, connection)
     assert uploads.reports == []
     assert uploads.status == ""
+
+
+async def test_a_body_that_is_broken_off_is_no_bad_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """F3, W11: FastAPI, which takes the body apart, does not answer 400, and logs nothing."""
+    reached: list[object] = []
+    app = application("middleware")
+
+    @app.post("/")
+    async def take(body: dict[str, str]) -> None:
+        reached.append(body)
+
+    connection = ScriptedConnection(
+        "POST",
+        headers=[(b"content-type", b"application/json")],
+        body=[b'{"a": ', b'"b"}'],
+        pause=0.01,
+        leave_after_chunks=1,
+    )
+    with caplog.at_level(logging.WARNING):
+        await run(app, connection)
+
+    assert (reached, connection.sent, caplog.records) == ([], [], [])
+    assert {m.get("status", 499) for m in connection.discarded} == {499}

@@ -23,6 +23,13 @@ def test_each_promise_is_named_by_a_test() -> None:
     assert sorted(PROMISED - set(named_in_tests())) == []
 
 
+def test_the_readme_names_only_promises_that_stand_in_the_documentation() -> None:
+    """A reader who looks a number up finds it."""
+    named = set(re.findall(r"\(([SWF]\d+)\)", (ROOT / "README.md").read_text()))
+    assert named
+    assert named - PROMISED == set()
+
+
 def test_tests_name_only_promises_that_stand_in_the_documentation() -> None:
     """A number that nobody can look up tells the reader nothing."""
     assert {n: f for n, f in named_in_tests().items() if n not in PROMISED} == {}

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from cancelable import Cancelable, CancelationToken, OperationContext
+from cancelable import Cancelable, CancelationReason, CancelationToken, OperationContext
 from cancelable_starlette import (
     CancelableRoute,
     CancelableWebSocket,
@@ -102,6 +102,48 @@ async def stop(request: Request) -> Response:
     """Say that the server shuts down, as one may who embeds it."""
     shutdown.cancel_sync("signal")
     return PlainTextResponse("stopping")
+
+
+async def goes_on(request: Request) -> Response:
+    """Notice that the client has left, and end by itself: with an answer or with a stream."""
+    path = request.url.path
+    operation = get_request_operation(request)
+    assert operation is not None
+
+    async def until_left() -> None:
+        note(path, "entered")
+        if "patient" in path:
+            await operation.wait_cancelling()
+        while not await request.is_disconnected():
+            await anyio.sleep(0.01)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"."
+        await until_left()
+        yield b"."
+        note(path, "finished")
+
+    if "stream" in path:
+        return cancelable_streaming_response(chunks())
+    await until_left()
+    note(path, "finished")
+    return PlainTextResponse("for nobody")
+
+
+async def outlasts(request: Request) -> Response:
+    """Answer a while later, whether the client is there or not."""
+    note(request.url.path, "entered")
+    await anyio.sleep(0.1)
+    return PlainTextResponse("there you are")
+
+
+async def ends(request: Request) -> Response:
+    """Have the request cancelled with the reason that the path says."""
+    operation = get_request_operation(request)
+    assert operation is not None
+    operation.cancel_sync(CancelationReason(request.path_params["reason"]))
+    await anyio.sleep_forever()
+    return PlainTextResponse("never")
 
 
 async def flood(request: Request) -> Response:
@@ -206,9 +248,13 @@ def routes() -> list[BaseRoute]:
         Route("/farewell/{kind}", farewell),
         Route("/plain", plain),
         Route("/stop", stop),
+        Route("/unwatched/{id}", outlasts),
+        Route("/ends/{reason}/{id}", ends),
         WebSocketRoute("/socket/{kind}/{id}", socket),
         CancelableRoute("/timeout/{id}", sleep, timeout=0.1, methods=["GET", "POST"]),
         CancelableRoute("/timeout/stream/{kind}/{id}", stream, timeout=0.1),
+        CancelableRoute("/continues/{kind}/{id}", goes_on, on_disconnect="continue"),
+        Route("/patient/{kind}/{id}", goes_on),
     ]
 
 
@@ -218,13 +264,19 @@ def note_end(context: OperationContext) -> None:
     note(path, "cancelled", context.cancel_reason and context.cancel_reason.value)
 
 
-def outermost(app: ASGIApp) -> ASGIApp:
-    """Tell the test when the application has returned to the server, and how."""
+def outermost(app: ASGIApp, patient: ASGIApp) -> ASGIApp:
+    """Tell the test when the application has returned to the server, and how.
+
+    Args:
+        app: The application.
+        patient: Another one, for requests that are told first and cut later.
+    """
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         how = "raised"
+        chosen = patient if scope.get("path", "").startswith("/patient") else app
         try:
-            await app(scope, receive, send)
+            await chosen(scope, receive, send)
             how = "returned"
         finally:
             if scope["type"] != "lifespan":
@@ -233,15 +285,27 @@ def outermost(app: ASGIApp) -> ASGIApp:
     return wrapped
 
 
+def is_watched(scope: Scope) -> bool:
+    """Leave some requests alone."""
+    return not scope["path"].startswith("/unwatched")
+
+
+doubled = RequestCancelationMiddleware(Starlette(routes=routes()), on_cancel=note_end)
+doubled_and_short = RequestCancelationMiddleware(
+    Starlette(routes=routes()), on_cancel=note_end, default_timeout=0.1
+)
 layers = [
     Mount(f"/layers{count}", Starlette(routes=routes(), middleware=[Middleware(Pass)] * count))
     for count in (1, 2)
 ]
+layers += [Mount("/doubled/short", doubled_and_short), Mount("/doubled", doubled)]
 app = outermost(
     RequestCancelationMiddleware(
         Starlette(routes=[*layers, *routes()]),
+        predicate=is_watched,
         on_cancel=note_end,
         shutdown=shutdown,
         shutdown_grace=GRACE,
-    )
+    ),
+    RequestCancelationMiddleware(Starlette(routes=routes()), on_cancel=note_end, grace=30),
 )

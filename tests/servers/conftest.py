@@ -24,7 +24,7 @@ KINDS = [
 ]
 if importlib.util.find_spec("uvloop") is not None:
     KINDS += ["uvicorn-httptools-uvloop", "hypercorn-uvloop"]
-ALL_KINDS = [*KINDS, "hypercorn-worker-trio"]
+ALL_KINDS = [*KINDS, "hypercorn-worker-trio", "uvicorn-thread"]
 
 _numbers = itertools.count(1)
 

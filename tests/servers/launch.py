@@ -7,8 +7,9 @@ import logging
 import signal
 import socket
 import sys
+import threading
 
-from tests.servers.app import app
+from tests.servers.app import app, shutdown
 
 
 def run_uvicorn(listener: socket.socket, http: str, loop: str) -> None:
@@ -16,6 +17,25 @@ def run_uvicorn(listener: socket.socket, http: str, loop: str) -> None:
 
     config = uvicorn.Config(app, http=http, loop=loop, lifespan="on")
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def run_uvicorn_in_a_thread(listener: socket.socket) -> None:
+    """Run it as a program does that has a server beside its own work.
+
+    It hears of no signal there: the program does, and tells the application and the server.
+    """
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, loop="asyncio", lifespan="on"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+
+    def stop(signum: int, frame: object) -> None:
+        shutdown.cancel_sync("signal")
+        server.should_exit = True
+
+    signal.signal(signal.SIGTERM, stop)
+    thread.start()
+    thread.join()
 
 
 def run_hypercorn(listener: socket.socket, backend: str) -> None:
@@ -93,7 +113,9 @@ def run_daphne(listener: socket.socket) -> None:
 if __name__ == "__main__":
     kind, _, rest = sys.argv[1].partition("-")
     listener = socket.socket(fileno=int(sys.argv[2]))
-    if kind == "uvicorn":
+    if rest == "thread":
+        run_uvicorn_in_a_thread(listener)
+    elif kind == "uvicorn":
         http, _, loop = rest.partition("-")
         run_uvicorn(listener, http, loop or "asyncio")
     elif kind == "granian":

@@ -22,6 +22,14 @@ LIMITS: dict[str, dict[str, str]] = {
         "uvicorn-httptools-uvloop": "with uvloop the answer then fails, and uvicorn logs that it"
         " was not completed",
     },
+    "a half-closed connection is answered where nobody watches": dict.fromkeys(
+        ("uvicorn-*", "granian", "daphne"),
+        "uvicorn, granian and daphne close a connection that its client has half closed",
+    ),
+    "a request that is left alone ends": {
+        "*-h2": "On a connection that the client has closed, the last `send()` of a response never"
+        " returns.",
+    },
     "a stream that is broken off ends for its client": {
         "*-h2": "Hypercorn neither ends nor resets an HTTP/2 stream that was not completed",
         "daphne": "daphne neither ends a response that was not completed nor closes its connection",

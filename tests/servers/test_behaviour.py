@@ -186,7 +186,7 @@ def test_a_timeout_is_a_504(server: RunningServer, number: int, layers: str) -> 
 def test_an_answer_without_reading_a_big_body_does_not_deadlock(
     server: RunningServer, number: int, path: str
 ) -> None:
-    """One server waits in the last ``send()`` until somebody has read its queue."""
+    """W3: one server waits in the last ``send()`` until somebody has read its queue."""
     path = f"{path}/{number}"
     with server.connect() as client:
         client.socket.settimeout(5)
@@ -213,6 +213,85 @@ def test_a_half_closed_connection_is_a_disconnect(server: RunningServer, number:
         server.wait_for(path, "entered")
         client.socket.shutdown(socket.SHUT_WR)
         server.wait_for(path, "stopped")
+
+
+def test_a_half_closed_connection_of_a_request_that_is_left_alone(
+    server: RunningServer, number: int
+) -> None:
+    """W5: its client is answered or not as without us."""
+    if server.limit("a request that is left alone ends"):
+        return  # it would stay in this server, which has more tests to serve
+    path = f"/unwatched/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        client.socket.shutdown(socket.SHUT_WR)
+        server.wait_for(path, "returned")
+        if server.limit("a half-closed connection is answered where nobody watches"):
+            assert client.socket.recv(65536) == b""
+        else:
+            assert client.response() == (200, b"there you are")
+
+    assert "cancelled" not in server.events(path)
+
+
+@HOW
+@pytest.mark.parametrize("kind", ["answer", "stream"])
+def test_a_handler_that_is_to_go_on_sees_that_its_client_has_left(
+    server: RunningServer, number: int, kind: str, how: str
+) -> None:
+    """W4, W5: however often it looks, and it ends by itself."""
+    path = f"/continues/{kind}/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        client.hang_up(how)
+        server.wait_for(path, "finished")
+        server.wait_for(path, "returned")
+
+    assert "cancelled" not in server.events(path)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"), [("manual", 499), ("signal", 503), ("condition", 500), ("timeout", 504)]
+)
+def test_a_cancelled_request_is_answered_by_its_reason(
+    server: RunningServer, number: int, reason: str, status: int
+) -> None:
+    """W7: with a client that is there."""
+    path = f"/ends/{reason}/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        answer = client.response()
+
+    assert (answer[0], json.loads(answer[1])["reason"]) == (status, reason)
+    assert server.wait_for(path, "cancelled") == reason
+
+
+@HOW
+def test_of_two_middlewares_one_watches(server: RunningServer, number: int, how: str) -> None:
+    """W12: the request is cancelled once, and told once."""
+    path = f"/doubled/sleep/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        client.hang_up(how)
+        server.wait_for(path, "stopped")
+        server.wait_for(path, "returned")
+
+    assert server.wait_for(path, "cancelled") == "disconnect"
+    assert server.events(path).count("cancelled") == 1
+
+
+def test_of_two_timeouts_the_smaller_counts(server: RunningServer, number: int) -> None:
+    """W12: the outer middleware has none."""
+    path = f"/doubled/short/sleep/{number}"
+    with server.connect() as client:
+        client.request("GET", path)
+        assert client.response()[0] == 504
+    server.wait_for(path, "returned")
+
+    assert server.events(path).count("cancelled") == 1
 
 
 def test_many_clients_that_hang_up_at_once(server: RunningServer, number: int) -> None:

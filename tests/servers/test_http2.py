@@ -13,30 +13,33 @@ CUT = 3.0
 """Seconds after which Hypercorn cuts what has not ended by itself, on Trio (its default)."""
 
 
+@pytest.mark.parametrize("work", ["sleep", "stream/ours"])
 @pytest.mark.parametrize("kind", HTTP2_KINDS)
-def test_a_reset_stops_one_stream_and_a_lost_connection_all(kind: str) -> None:
-    """W1, W2: the streams beside the one that was reset go on."""
+def test_resets_stop_their_streams_and_a_lost_connection_all(kind: str, work: str) -> None:
+    """W1, W2: the streams beside those that were reset go on; a write after a reset is quiet."""
     with running(kind) as server, server.connect() as client:
         assert isinstance(client, HTTP2Client)
-        paths = [f"/sleep/{index}" for index in range(3)]
-        streams = []
-        for path in paths:
+        paths = {}
+        for index in range(10):
+            path = f"/{work}/{index}"
             client.request("GET", path)
             server.wait_for(path, "entered")
-            streams.append(client.stream)
-        client.stream = streams[1]
-        client.hang_up("reset")
-        server.wait_for(paths[1], "returned")
+            paths[client.stream] = path
+        reset, kept = list(paths)[2:5], [*list(paths)[:2], *list(paths)[5:]]
+        for client.stream in reset:
+            client.hang_up("reset")
+        for stream in reset:
+            server.wait_for(paths[stream], "returned")
         client.request("POST", "/upload/now/1", "Content-Length: 3", body=b"abc")
         assert client.response()[0] == 200
-        for path in (paths[0], paths[2]):
-            assert server.events(path) == ["entered"]
+        for stream in kept:
+            assert server.events(paths[stream]) == ["entered"]
 
         client.reset_connection()
-        for path in (paths[0], paths[2]):
-            server.wait_for(path, "returned")
+        for stream in kept:
+            server.wait_for(paths[stream], "returned")
 
-    assert [server.wait_for(path, "cancelled") for path in paths] == ["disconnect"] * 3
+    assert {server.wait_for(path, "cancelled") for path in paths.values()} == {"disconnect"}
 
 
 @pytest.mark.parametrize("kind", HTTP2_KINDS)
@@ -70,6 +73,40 @@ def test_a_connection_whose_last_stream_was_reset_does_not_hold_up_a_shutdown(
         began = time.monotonic()
         server.stop()
         assert time.monotonic() - began < CUT
+
+
+@pytest.mark.parametrize("what", ["answer", "stream"])
+@pytest.mark.parametrize("why", ["continues", "patient"])
+@pytest.mark.parametrize("kind", HTTP2_KINDS)
+def test_a_handler_that_ends_by_itself_for_nobody_does_not_hold_up_a_shutdown(
+    kind: str, why: str, what: str
+) -> None:
+    """W5, W10: it was to go on without its client, or had time to; the server gets its end."""
+    path = f"/{why}/{what}/1"
+    with running(kind) as server, server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        client.hang_up("reset")
+        server.wait_for(path, "finished")
+        server.wait_for(path, "returned")
+        assert "cancelled" not in server.events(path)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < CUT
+
+
+@pytest.mark.parametrize("what", ["answer", "stream"])
+@pytest.mark.parametrize("kind", HTTP2_KINDS)
+def test_a_handler_that_goes_on_for_a_lost_connection_ends(kind: str, what: str) -> None:
+    """W5: nobody waits for ever in the end of a response that this server never takes."""
+    path = f"/continues/{what}/1"
+    with running(kind) as server, server.connect() as client:
+        assert isinstance(client, HTTP2Client)
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        client.reset_connection()
+        server.wait_for(path, "finished")
+        server.wait_for(path, "returned")
 
 
 @pytest.mark.parametrize("kind", HTTP2_KINDS)
