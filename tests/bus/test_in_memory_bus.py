@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pickle
 
+import anyio
 import pytest
 
-from cancelable import Cancelable, CancelOutcome, ManualCancelation, OperationRegistry
+from cancelable import (
+    Cancelable,
+    CancelOutcome,
+    LatentOperation,
+    ManualCancelation,
+    OperationRegistry,
+)
 from cancelable.bus import DuplicateOperation, InMemoryBus
 from tests.bus.work import running
 
@@ -30,6 +37,23 @@ async def test_it_follows_the_registry_only_while_somebody_watches() -> None:
         async with bus.watch("job"), bus.watch("job"):
             assert len(bus.registry._observers) == 1
         assert bus.registry._observers == ()
+
+
+class Visit(LatentOperation):
+    def make_operation(self) -> Cancelable:
+        return Cancelable(name="visit")
+
+
+async def test_it_lists_those_whose_operation_nobody_has_asked_for() -> None:
+    """S16: a listing is one who asks."""
+    with OperationRegistry().as_default():
+        bus = InMemoryBus()
+        with pytest.raises(ManualCancelation):
+            async with Visit():
+                (info,) = (await bus.list_operations()).operations
+                assert info.name == "visit"
+                assert (await bus.cancel(info.id)).outcome is CancelOutcome.REQUESTED
+                await anyio.sleep_forever()
 
 
 async def test_remembered_requests_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ async def wait(name):
             await asyncio.to_thread(begun.wait)
             await asyncio.sleep(30)
     except ManualCancelation:
-        print(name)
+        print(name + "\\n", end="")  # in one piece: the other thread prints as well
 
 async def main():
     for _ in range(2):

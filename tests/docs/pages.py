@@ -13,6 +13,7 @@ PAGES = sorted(
     str(path.relative_to(ROOT))
     for path in (
         *ROOT.glob("*.md"),
+        *ROOT.glob("examples/*.md"),
         *ROOT.glob("cancelable*/*.md"),
         *(ROOT / "docs").rglob("*.md"),
     )

@@ -22,6 +22,13 @@ def anchors_of(page: str) -> set[str]:
     return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
 
 
+def test_each_example_is_listed() -> None:
+    """But for the rooms of the demo, which are read with it."""
+    programs = {path.name for path in (ROOT / "examples").glob("*.py")}
+    rooms = {"demo_app.py", "demo_guest_book.py", "demo_server.py"}
+    assert {*LINK.findall(text_of("examples/README.md"))} & programs == programs - rooms
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
     """A reader who follows one is not left alone."""

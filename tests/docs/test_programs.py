@@ -47,7 +47,7 @@ async def test_the_programs_of_a_page_run(page: str, monkeypatch: pytest.MonkeyP
     runs: list[tuple[Callable[..., object], tuple[object, ...]]] = []
     # The loop that a program starts is the one that the test has.
     monkeypatch.setattr(anyio, "run", lambda function, *args: runs.append((function, args)))
-    names: Names = {"__name__": "page"}
+    names: Names = {"__name__": "__main__"}
     async with STAGES.get(page, given)(names) as on_stage:
         for block in programs_of(page):
             names.update(on_stage)

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
+QUICK_STARTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs/start").glob("*.md"))
 FOLDERS = {
     "cancelable": "cancelable-core",
     "cancelable_starlette": "cancelable-starlette",
@@ -83,6 +84,16 @@ def test_the_changelog_begins_with_this_version(folder: str) -> None:
     """A release has its notes."""
     headings = re.findall(r"^## (\S+)", (ROOT / folder / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == str(version())
+
+
+@pytest.mark.parametrize("page", ["README.md", *QUICK_STARTS])
+def test_a_page_speaks_of_a_clone_until_there_is_a_release(page: str) -> None:
+    """The changelog gets its date with the release, and then nobody needs a clone any more."""
+    changelog = (ROOT / "cancelable/CHANGELOG.md").read_text()
+    is_released = re.search(rf"^## {re.escape(str(version()))} - ", changelog, re.MULTILINE)
+    text = " ".join((ROOT / page).read_text().split())
+    speaks = re.search(r"Until there is a release .*`pip install \./cancelable", text)
+    assert (speaks is None) is (is_released is not None)
 
 
 @each_folder

@@ -83,7 +83,7 @@ class Here:
     def live(self) -> list[Operation]:
         """Return the operations that are known and have not ended."""
         pending = [self._pending(each) for each in list(self._accepted)]
-        return [*self.registry._live, *(each for each in pending if each is not None)]
+        return [*self.registry._everybody(), *(each for each in pending if each is not None)]
 
     def remembered(self, operation_id: str, wanted: Labels) -> OperationInfo | None:
         """Return how an operation ended that ran here, if that is remembered and matches."""
