@@ -12,7 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -32,6 +32,8 @@ from cancelable import (
     TimeoutCancelation,
     current_operation,
 )
+from cancelable._block import innermost
+from tests.core.test_interrupted import AtLine
 from tests.support.clock import advance, in_virtual_time
 from tests.support.native import in_thread
 
@@ -105,6 +107,7 @@ async def test_a_block_that_nobody_asks_about_is_counted_and_forgotten(
     assert visit.operation.is_completed
     assert not visit.token.is_cancelled
     assert not visit.token.cancel_sync()
+    assert visit.operation is visit.operation
     assert ended(registry) == (1, 0, 0)
 
 
@@ -316,6 +319,32 @@ async def test_its_deadline_is_known_before_the_loop_has_noticed(
     assert anyio.current_time() == visit.began_at + 5
 
 
+@pytest.mark.parametrize("grace", [0, 5])
+async def test_one_that_completes_behind_its_deadline_was_asked_to_stop(
+    registry: OperationRegistry, grace: float
+) -> None:
+    """Although nobody had noticed by then, as with every operation."""
+    async with Visit(timeout=1, grace=grace) as visit:
+        advance(2)
+    operation = visit.known_operation
+    assert operation is not None
+    assert operation.is_completed
+    assert operation.cancel_reason is CancelationReason.TIMEOUT
+    assert visit.cancel_requested
+    assert visit.token.is_cancelled
+    assert ended(registry) == (1, 0, 0)
+
+
+async def test_a_deadline_that_has_passed_cannot_be_moved(registry: OperationRegistry) -> None:
+    """It is the cause, noticed or not."""
+    async with Visit(timeout=1, grace=5) as visit:
+        advance(2)
+        visit.deadline = math.inf
+        assert visit.cancel_requested
+        assert visit.operation.cancel_reason is CancelationReason.TIMEOUT
+    assert ended(registry) == (1, 0, 0)
+
+
 async def test_its_deadline_can_be_moved(registry: OperationRegistry) -> None:
     """Before and after the operation was made, on either of the two."""
     began = anyio.current_time()
@@ -383,16 +412,45 @@ async def test_a_scope_that_is_left_open_inside_is_a_failure(registry: Operation
     scope = anyio.CancelScope()
     try:
         with pytest.raises(RuntimeError, match="scope"):
-            async with Visit():
+            async with Visit() as visit:
                 scope.__enter__()
         assert ended(registry) == (0, 0, 1)
         (failed,) = registry.get_history()
         assert failed.error is not None
         assert "scope" in failed.error
         assert registry.get(failed.id) is not None
+        assert visit.operation.operation_id == failed.id
     finally:
         with suppress(RuntimeError):
             scope.__exit__(None, None, None)
+
+
+async def test_one_that_is_left_in_another_task_says_so_and_harms_nobody(
+    registry: OperationRegistry,
+) -> None:
+    """The task that entered it is not cancelled by it afterwards."""
+    visit = Visit(timeout=1)
+    entered, left = anyio.Event(), anyio.Event()
+    went_on: list[float] = []
+
+    async def first() -> None:
+        await visit.__aenter__()
+        entered.set()
+        await left.wait()
+        await anyio.sleep(5)
+        went_on.append(anyio.current_time() - visit.began_at)
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first)
+            await entered.wait()
+            with pytest.raises(RuntimeError, match="left in another task"):
+                await visit.__aexit__(None, None, None)
+            left.set()
+    except* RuntimeError:
+        pass  # a loop may say that the scopes of the first task are mixed up
+    assert went_on == [5]
+    assert ended(registry) == (0, 0, 1)
 
 
 async def test_it_is_entered_once(registry: OperationRegistry) -> None:
@@ -648,6 +706,90 @@ async def test_its_id_is_known_before_it_is_listed() -> None:
             await anyio.sleep_forever()
     assert outcomes == [CancelOutcome.REQUESTED]
     assert ended(registry) == (0, 1, 0)
+
+
+def by_listing_all(registry: OperationRegistry, _visit: Visit) -> object:
+    return registry.list_operations()
+
+
+def by_cancelling_all(registry: OperationRegistry, _visit: Visit) -> object:
+    return registry.cancel_all()
+
+
+def by_forgetting_all(registry: OperationRegistry, _visit: Visit) -> object:
+    return registry.clear_all()
+
+
+def by_taking_all_out(registry: OperationRegistry, _visit: Visit) -> object:
+    return [registry.unregister(each.id) for each in registry.list_operations()]
+
+
+def by_following(registry: OperationRegistry, _visit: Visit) -> object:
+    return registry.add_observer(Follower())
+
+
+def by_asking_its_token(_registry: OperationRegistry, visit: Visit) -> object:
+    return visit.token.is_cancelled
+
+
+def by_cancelling_its_token(_registry: OperationRegistry, visit: Visit) -> object:
+    return visit.token.cancel_sync()
+
+
+INTERRUPTS = [
+    by_listing_all,
+    by_cancelling_all,
+    by_forgetting_all,
+    by_taking_all_out,
+    by_following,
+    by_asking_its_token,
+    by_cancelling_its_token,
+]
+
+
+@pytest.mark.parametrize("part", ["enter", "make", "leave"])
+@pytest.mark.parametrize("interrupt", INTERRUPTS)
+async def test_it_may_be_asked_and_cancelled_at_each_line(
+    interrupt: Callable[[OperationRegistry, Visit], object], part: str
+) -> None:
+    """Of entering, making and leaving: it is counted once, and nothing of it stays listed.
+
+    A cancel that says that it was the first one is never lost.
+    """
+    line, came = 0, True
+    while came:
+        line += 1
+        registry, visit = OperationRegistry(), Visit(timeout=50)
+        answers: list[object] = []
+        at_line = AtLine(line, lambda: answers.append(interrupt(registry, visit)))  # noqa: B023
+        cancelled = False
+        with registry.as_default():
+            try:
+                with at_line if part == "enter" else nullcontext():
+                    await visit.__aenter__()
+                try:
+                    with at_line if part == "make" else nullcontext():
+                        visit.make() if part == "make" else None
+                    if part != "leave":
+                        await anyio.sleep(1)
+                except BaseException as error:
+                    await visit.__aexit__(type(error), error, error.__traceback__)
+                    raise
+                with at_line if part == "leave" else nullcontext():
+                    await visit.__aexit__(None, None, None)
+            except ManualCancelation:
+                cancelled = True
+        came = at_line.came
+        if part != "leave" and interrupt in (by_cancelling_all, by_cancelling_its_token):
+            assert answers == [cancelled] * came
+        is_counted = interrupt not in (by_forgetting_all, by_taking_all_out) or not came
+        assert (sum(ended(registry)) == 1) or not is_counted
+        assert registry.add_observer(Follower()) == []
+        assert registry.list_operations() == []
+        assert not registry._latent
+        assert not registry._by_id
+        assert innermost.get() is None
+    assert line > 15
 
 
 ROUNDS = 300

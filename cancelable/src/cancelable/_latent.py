@@ -1,8 +1,8 @@
 """A block that is only a scope until somebody asks for its operation.
 
-The maker of the operation may be any thread, at any moment; the end of the block is the loop's.
-Who comes first of the two is decided by one append to a list, as causes are: what stands first
-in it stands for ever.
+The maker of the operation may be any thread, at any moment; the entry and the end of the block
+are the loop's. Who comes first is decided by one append to a list, as causes are: what stands
+first in it stands for ever. There is one list for the entry and one for the end.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class LatentOperation:
     # is found slowly.
     __slots__ = (
         "_deadline",
+        "_early",
         "_loop",
         "_made",
         "_registry",
@@ -92,6 +93,8 @@ class LatentOperation:
         self._scope: anyio.CancelScope | None = None
         self._started_at = 0.0  # as time.monotonic() counts
         self._task: object = None
+        # The operation comes first in here, or None: the entry, before which nobody had asked.
+        self._early: list[Cancelable | None] = []
         # The operation comes first in here, or None: the end of a block nobody asked about.
         self._made: list[Cancelable | None] = []
         self._token = LatentToken(self)
@@ -100,7 +103,8 @@ class LatentOperation:
         """Return a new operation for this block: without an id, not entered, not registered.
 
         It may be called in any thread, and more than once if two ask at the same moment; it
-        must be quick and must not raise.
+        must be quick and must not raise. The block may run already, or be over: so the operation
+        comes without tokens and sources, and without callbacks of a start or a completion.
         """
         raise NotImplementedError
 
@@ -145,9 +149,7 @@ class LatentOperation:
         if made:
             operation = made[0]
             return operation is not None and operation.cancel_requested
-        if self._deadline == math.inf or self._deadline > self._loop.clock():
-            return False
-        return self.operation.cancel_requested
+        return self._is_due() and self.operation.cancel_requested
 
     @property
     def deadline(self) -> float:
@@ -164,6 +166,8 @@ class LatentOperation:
         # makes it reads the deadline again behind that, and here one looks for it at the end.
         when = checked_deadline(when)
         if not self._made:
+            if self._scope is not None and self._is_due():
+                self.make()  # the deadline that has passed is the cause, and stands
             self._deadline = when
             if self._scope is not None:
                 self._scope.deadline = when + self.grace
@@ -181,23 +185,44 @@ class LatentOperation:
         made = self._made
         if made:
             return made[0]
+        early = self._early
+        if not early:
+            operation, deadline = self._new_operation(), self._deadline
+            operation.deadline = deadline
+            self._offer(operation, early, deadline)
+        if early[0] is not None:
+            made.append(early[0])
+            return made[0]
+        operation, deadline = self._new_operation(), self._deadline
+        registry, scope = self._registry, self._scope
+        assert registry is not None
+        assert scope is not None
+        operation.keeper = registry
+        operation.keep_completed = False
+        operation.adopt(scope, self._loop, self._task, self._started_at, deadline)
+        if self._offer(operation, made, deadline):
+            registry.latent_was_made(self, operation)
+        return made[0]
+
+    def _new_operation(self) -> Cancelable:
         operation = self.make_operation()
         operation.__dict__["token"] = self._token
-        registry, scope, deadline = self._registry, self._scope, self._deadline
-        if registry is None or scope is None:
-            operation.deadline = deadline
-        else:
-            operation.keeper = registry
-            operation.keep_completed = False
-            operation.adopt(scope, self._loop, self._task, self._started_at, deadline)
+        return operation
+
+    def _offer(self, operation: Cancelable, made: list[Cancelable | None], deadline: float) -> bool:
+        """Make an operation the one of this block unless something comes before it in *made*.
+
+        Args:
+            operation: The operation.
+            made: Where who comes first is decided.
+            deadline: The one that the operation was made with.
+        """
         made.append(operation)
         if made[0] is not operation:
-            return made[0]
-        if registry is not None and scope is not None:
-            if self._deadline != deadline:
-                call_soon(self._loop, partial(self._catch_up, operation, deadline))
-            registry.latent_was_made(self, operation)
-        return operation
+            return False
+        if self._deadline != deadline:
+            call_soon(self._loop, partial(self._catch_up, operation, deadline))
+        return True
 
     def _catch_up(self, operation: Cancelable, seen: float) -> None:
         """Hand over a deadline that was set while another thread made the operation.
@@ -209,11 +234,16 @@ class LatentOperation:
             operation.deadline = self._deadline
 
     def _ended(self, failure: BaseException | None) -> Cancelable:
-        """Return an operation for a block that ended before anybody asked."""
+        """Return an operation for a block that ended before anybody asked; keep it as its own."""
         operation = self.make_operation()
         operation._started_at = self._started_at
         operation.end_without_a_block(failure)
+        self._made = [operation]
         return operation
+
+    def _is_due(self) -> bool:
+        """Return whether there is a deadline that has passed."""
+        return self._deadline != math.inf and self._deadline <= self._loop.clock()
 
     # -- the block -----------------------------------------------------------------------
 
@@ -223,15 +253,14 @@ class LatentOperation:
             raise RuntimeError(msg)
         self._registry = registry = OperationRegistry.current()
         self.began_at = now = self._loop.clock()
+        early = self._early
         if (
-            self._made
+            early
             or innermost.get() is not None
             or registry._observers
             or logger.isEnabledFor(DEBUG)
         ):
-            operation = registry.register(self.operation, keep_completed=False)
-            await operation.__aenter__()
-            return self
+            return await self._enter_in_full(registry)
         self._started_at = time.monotonic()
         if self.timeout != math.inf:
             self._deadline = min(self._deadline, now + self.timeout)
@@ -239,9 +268,21 @@ class LatentOperation:
         cut = self._deadline + self.grace
         self._scope = scope = self._loop.backend.create_cancel_scope(deadline=cut)
         scope.__enter__()
+        # All that a maker wants is there by now.
+        early.append(None)
+        if early[0] is not None:
+            scope.__exit__(None, None, None)
+            return await self._enter_in_full(registry)
         registry.latent_began(self)
+        if self._made:  # before it was in there, so that the maker could not take it out
+            registry._latent.pop(self, None)
         # Not the block itself: tasks that were started inside keep this as long as they live.
         innermost.set(self._token)
+        return self
+
+    async def _enter_in_full(self, registry: OperationRegistry) -> Self:
+        """Enter the block of the operation instead."""
+        await registry.register(self.operation, keep_completed=False).__aenter__()
         return self
 
     async def __aexit__(
@@ -252,7 +293,7 @@ class LatentOperation:
     ) -> None:
         try:
             is_quiet = exc is None and self._scope is not None and not self._made
-            if is_quiet and self._has_ended_unasked():
+            if is_quiet and not self._is_due() and self._has_ended_unasked():
                 return
             await self.operation.__aexit__(exc_type, exc, tb)
         finally:
@@ -266,12 +307,13 @@ class LatentOperation:
         """End the block if there is no operation that has to be ended.
 
         Raises:
-            RuntimeError: If a scope that was opened inside is still open, or this is another
-                task than the one that entered the block.
+            RuntimeError: If a scope that was opened inside is still open.
         """
         made, registry, scope = self._made, self._registry, self._scope
         assert registry is not None
         assert scope is not None
+        if self._loop.current_task() is not self._task:
+            return False  # astray, of which the operation knows what to say and to do
         made.append(None)
         if made[0] is not None:
             return False

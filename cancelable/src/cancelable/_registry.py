@@ -7,6 +7,7 @@ id that nobody has seen cannot be asked for.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
@@ -154,7 +155,10 @@ class OperationRegistry:
             1 if it was listed, else 0.
         """
         operation = self._by_id.pop(operation_id, None)
-        if operation is None or self._live.pop(operation, None) is None:
+        if operation is None:
+            return AwaitedCount(0)
+        # One that was latent may be about to be listed, by the thread that made it.
+        if self._live.pop(operation, None) is None and not operation.is_running:
             return AwaitedCount(0)
         operation.keeper = None
         for observer in self._observers:
@@ -194,10 +198,23 @@ class OperationRegistry:
         self.entered(operation)
         self._latent.pop(latent, None)
         known = operation.known_id
+        if operation.keeper is None:
+            # Taken out before it was listed, by ``clear_all`` or ``unregister``.
+            self._drop(operation)
+            return
         if known is not None:
             self.id_was_made(operation, known)
         if operation.status.is_terminal:
             self.left(operation)
+
+    def _drop(self, operation: Operation) -> None:
+        """Take out an operation that is not to be counted."""
+        known = operation.known_id
+        if known is not None:
+            self._by_id.pop(known, None)
+        if self._live.pop(operation, None) is not None:
+            for observer in self._observers:
+                observer.left(operation)
 
     def latent_completed(self, latent: Latent) -> None:
         """Count a block that nobody has asked about."""
@@ -605,7 +622,8 @@ class OperationRegistry:
 
 
 def _started_at(operation: Operation) -> float:
-    return operation._started_at
+    # One that is just being entered is listed before its time is written down.
+    return operation._started_at or math.inf
 
 
 def _unknown(operation_id: str) -> LookupError:

@@ -349,7 +349,7 @@ class HTTPExchange(Watched):
         return version.startswith("1")
 
     async def _send_answer(self, message: Message) -> None:
-        if self._scope["method"] == "HEAD" and message["type"] == "http.response.body":
+        if self._method == "HEAD" and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self.pass_on(message)
 

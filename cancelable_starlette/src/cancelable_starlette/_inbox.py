@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 import anyio
@@ -56,9 +56,11 @@ class Inbox:
         "_closed",
         "_disconnect",
         "_failure",
+        "_headers",
         "_held",
         "_invited",
         "_messages",
+        "_method",
         "_news",
         "_pump_ended",
         "_pump_scope",
@@ -98,6 +100,10 @@ class Inbox:
         self.hides_disconnect = False
         self.watcher = None
         self._scope = scope
+        # As the client sent them: a middleware may take the length of a body out of the scope when
+        # it changes the body, and say that a HEAD is a GET.
+        self._headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        self._method: str = scope.get("method", "GET")  # of a WebSocket, too: RFC 6455, section 4.1
         self._server_receive = receive
         self._read_ahead = read_ahead
         self._disconnect: Message = {}  # what said that the client has left
@@ -285,7 +291,7 @@ class Inbox:
             return False
         if self.complete and not self._may_have_more_body():
             return False
-        if not self._invited and expects_continue(self._scope["headers"]):
+        if not self._invited and expects_continue(self._headers):
             return False
         self._pump_scope, self._pump_ended = anyio.CancelScope(), anyio.Event()
         # Set before the task starts: an eager one may have ended when spawn() returns.
@@ -346,10 +352,8 @@ class Inbox:
     def _may_have_more_body(self) -> bool:
         if self._body_has_ended:
             return False
-        scope = self._scope
-        # A WebSocket is opened with a GET (RFC 6455, section 4.1).
-        method, version = scope.get("method", "GET"), scope.get("http_version", "1.1")
-        return may_have_body(method, scope["headers"], version)
+        version = self._scope.get("http_version", "1.1")
+        return may_have_body(self._method, self._headers, version)
 
     def _keep(self, message: Message) -> None:
         if self._messages is None:
