@@ -50,29 +50,23 @@ if HERE not in PYTHONS:
     PYTHONS.append(HERE)
 
 TWO_BACKENDS = ["--backend", "asyncio", "--backend", "trio"]
-# Killing brokers and going round all servers takes minutes and hardly depends on the version of
-# Python: the newest one does it for all.
-WITHOUT_THESE = [
+# What a Python or a loop might do otherwise is in our own code. The newest Python goes round all
+# loops and servers, and kills brokers, which takes minutes and hardly depends on the version; the
+# oldest has the whole of one round where the dependencies are the oldest as well.
+OUR_ROOMS = ["tests/core", "tests/starlette", "tests/fastapi", "tests/packaging"]
+SERVERS = "tests/servers"
+ROOMS = {f"tests/{path.parent.name}" for path in ROOT.glob("tests/*/test_*.py")}
+OTHER_ROOMS = sorted(ROOMS - {*OUR_ROOMS, SERVERS})
+ON_EACH_PYTHON = [[*TWO_BACKENDS, *OUR_ROOMS]]
+ON_THE_NEWEST = [[*OUR_ROOMS, SERVERS], [*TWO_BACKENDS, *OTHER_ROOMS]]
+AT_THE_FLOORS = [
+    *TWO_BACKENDS,
     "--ignore=tests/bus/test_faults.py",
     "--ignore=tests/bus/test_demo_scale.py",
-    "--ignore=tests/servers",
+    f"--ignore={SERVERS}",
 ]
-ONE_ROUND = [*TWO_BACKENDS, *WITHOUT_THESE]
-# The Pythons between the oldest and the newest: what they might do otherwise is in our own code.
-OUR_ROOMS = ["tests/core", "tests/starlette", "tests/fastapi", "tests/packaging"]
-OUR_CODE = [*TWO_BACKENDS, *OUR_ROOMS]
 # A wheel may lack a file; what is in it is tested elsewhere.
-ONE_BACKEND = ["--backend", "asyncio", *OUR_ROOMS, "tests/docs"]
-# With older dependencies the broker's client matters too; examples and servers do not.
-AT_THE_FLOORS = [*OUR_CODE, "tests/bus", *WITHOUT_THESE]
-
-
-def choice(python: object) -> list[str]:
-    """Return the arguments that choose what a Python runs: none chooses all."""
-    if python == PYTHONS[-1]:
-        return []
-    return ONE_ROUND if python == PYTHONS[0] else OUR_CODE
-
+OF_THE_WHEELS = ["--backend", "asyncio", *OUR_ROOMS]
 
 # Files go to a few processes side by side: most tests wait for servers and brokers.
 SIDE_BY_SIDE = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
@@ -95,11 +89,13 @@ def group(name: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Run the tests; ``-- --backend trio`` runs them on one backend.
 
-    The newest Python runs all of them on every backend, the others on asyncio and Trio: uvloop
-    and eager tasks differ from asyncio in what does not change with the version.
+    The newest Python runs all of them, our own code on every loop. The others run our own code on
+    asyncio and Trio: uvloop and eager tasks differ in what does not change with the version.
     """
     session.install(*EDITABLE, *group("tests"))
-    session.run("pytest", *chosen(session, *choice(session.python)))
+    runs = ON_THE_NEWEST if session.python == PYTHONS[-1] else ON_EACH_PYTHON
+    for arguments in [[]] if session.posargs else runs:
+        session.run("pytest", *chosen(session, *arguments))
 
 
 @nox.session(tags=["test"])
@@ -162,7 +158,7 @@ def wheels(session: nox.Session) -> None:
             "wanted = pathlib.Path(sysconfig.get_path('purelib')).resolve()\n"
             "sys.exit(0 if wanted in installed.parents else f'not the wheel: {installed}')",
         )
-    session.run("pytest", *chosen(session, *ONE_BACKEND))
+    session.run("pytest", *chosen(session, *OF_THE_WHEELS))
 
 
 @nox.session(name="release-check", requires=["build"])
