@@ -245,16 +245,16 @@ def guarded(broker: Broker, namespace: str) -> Iterator[str]:
 async def test_the_documented_rights_are_enough(guarded: str, namespace: str) -> None:
     """Announce, list, watch, cancel, progress, the end, heartbeats and sweeps: no refusal."""
     async with (
-        RedisBus(guarded, namespace=namespace, registry=OperationRegistry(), heartbeat=0.1) as here,
+        RedisBus(guarded, namespace=namespace, registry=OperationRegistry(), heartbeat=0.3) as here,
         RedisBus(
-            guarded, namespace=namespace, registry=OperationRegistry(), heartbeat=0.1
+            guarded, namespace=namespace, registry=OperationRegistry(), heartbeat=0.3
         ) as there,
     ):
         async with running(here, "job", metadata={"owner": "ann"}, grace=5) as work:
             async with there.watch("job") as records:
                 await work.operation.report_progress("half")
                 assert (await anext(records)).state is S.RUNNING
-                await anyio.sleep(0.5)  # heartbeats and a sweep
+                await anyio.sleep(1.1)  # heartbeats and a sweep, the third of them
                 assert (await there.list_operations(metadata={"owner": "ann"})).operations
                 assert await there.cancel("job")
                 assert await there.cancel("job", grace=0)

@@ -12,7 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
-from contextlib import nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -520,6 +520,88 @@ async def test_a_follower_that_comes_at_the_entry_is_told(registry: OperationReg
         async with Visit() as visit:
             pass
     assert follower.told == [("entered", visit.operation), ("left", visit.operation)]
+
+
+@asynccontextmanager
+async def beside(operation: Cancelable) -> AsyncGenerator[Cancelable]:
+    """Run an operation in a task of its own, so that no block is inside it."""
+    entered, leave = anyio.Event(), anyio.Event()
+
+    async def run() -> None:
+        async with operation:
+            entered.set()
+            await leave.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await entered.wait()
+        yield operation
+        leave.set()
+
+
+async def test_followers_who_do_not_want_latent_ones_are_told_when_somebody_asks(
+    registry: OperationRegistry,
+) -> None:
+    """A block that nobody asks about has no operation for their sake, not even when they come."""
+    follower = Follower()
+    async with beside(Cancelable(register_globally=True)) as full:
+        async with Visit() as quick:
+            assert registry.add_observer(follower, latent=False) == [full]
+            assert quick.known_operation is None
+        async with Visit() as another:
+            await checkpoint()
+        assert (quick.make(), another.make()) == (None, None)
+        assert follower.told == []
+        async with Visit():
+            operation = current_operation()
+            assert follower.told == [("entered", operation)]
+            assert registry.add_observer(Follower(), latent=False) == [full, operation]
+        assert follower.told[1:] == [("left", operation)]
+    assert follower.told[2:] == [("left", full)]
+
+
+async def test_as_long_as_one_follower_wants_all_each_is_full_from_the_beginning(
+    registry: OperationRegistry,
+) -> None:
+    """The others are told of each, too."""
+    modest, eager = Follower(), Follower()
+    registry.add_observer(modest, latent=False)
+    registry.add_observer(eager)
+    async with Visit() as full:
+        operation = full.known_operation
+        assert operation is not None
+    assert modest.told == eager.told == [("entered", operation), ("left", operation)]
+    registry.remove_observer(eager)
+    async with Visit() as latent:
+        assert latent.known_operation is None
+    assert len(modest.told) == 2
+
+
+async def test_who_watches_one_operation_does_not_ask_for_the_others(
+    registry: OperationRegistry,
+) -> None:
+    """What is watched is there already."""
+    async with beside(registry.register(Cancelable("mine"))), registry.watch("mine"):
+        assert registry._observers
+        async with Visit() as visit:
+            assert visit.known_operation is None
+
+
+async def test_those_that_nobody_asks_about_are_found_by_their_age(
+    registry: OperationRegistry,
+) -> None:
+    """Until somebody asks, or they end."""
+    async with Visit() as visit:
+        assert registry.latent_older_than(0) == [visit]
+        assert registry.latent_older_than(60) == []
+        visit._started_at -= 60
+        assert registry.latent_older_than(60) == [visit]
+        assert visit.known_operation is None
+        assert visit.operation.is_running
+        assert registry.latent_older_than(0) == []
+    async with Visit():
+        pass
+    assert registry.latent_older_than(0) == []
 
 
 async def test_one_that_is_logged_is_full_from_the_beginning(

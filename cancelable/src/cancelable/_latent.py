@@ -44,8 +44,8 @@ class LatentOperation:
             ...
 
     The registry that is current at the entry lists it, and keeps no history of those that
-    complete. A block inside another operation, one whose registry is being followed, and one
-    that is logged at DEBUG have their operation from the beginning.
+    complete. A block inside another operation, one whose registry has an observer of all, and
+    one that is logged at DEBUG have their operation from the beginning.
     """
 
     # Each has a slot and is set at once: what is set behind the back of a default of the class
@@ -257,7 +257,7 @@ class LatentOperation:
         if (
             early
             or innermost.get() is not None
-            or registry._observers
+            or registry._eager_for
             or logger.isEnabledFor(DEBUG)
         ):
             return await self._enter_in_full(registry)

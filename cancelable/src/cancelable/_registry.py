@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -41,6 +42,9 @@ class OperationNode:
 
 class Latent(Protocol):
     """A running block whose operation is made when somebody asks for it."""
+
+    _started_at: float
+    """When the block was entered, as ``time.monotonic()`` counts."""
 
     def make(self) -> Operation | None:
         """Have the operation, made now if need be, list itself; None if the block ended before."""
@@ -86,6 +90,8 @@ class OperationRegistry:
         self._ended: dict[Operation, None] = {}
         self._ended_by_id: dict[str, Operation] = {}
         self._observers: tuple[RegistryObserver, ...] = ()
+        # Those of them for whom a block has its operation from the beginning.
+        self._eager_for: tuple[RegistryObserver, ...] = ()
         self._watchers = Watchers(self)
         self._totals = {status: 0 for status in OperationStatus if status.is_terminal}
         self._completed_unasked = 0
@@ -182,10 +188,10 @@ class OperationRegistry:
     def latent_began(self, latent: Latent) -> None:
         """Take in a running block that has no operation yet.
 
-        Whoever is added as an observer meanwhile has either found it here or is found here.
+        Whoever is added as an observer of all has either found it here or is found here.
         """
         self._latent[latent] = None
-        if self._observers:
+        if self._eager_for:
             latent.make()
 
     def latent_was_made(self, latent: Latent, operation: Operation) -> None:
@@ -228,6 +234,15 @@ class OperationRegistry:
         self._live[operation] = True
         self._latent.pop(latent, None)
         self.left(operation)
+
+    def latent_older_than(self, age: float) -> list[Latent]:
+        """Return the running blocks that nobody has asked about for some time.
+
+        Args:
+            age: How long ago they began at least, in seconds.
+        """
+        latest = time.monotonic() - age
+        return [latent for latent in list(self._latent) if latent._started_at <= latest]
 
     def _everybody(self) -> list[Operation]:
         """Return the live operations, oldest first; the latent ones are made for that.
@@ -298,24 +313,29 @@ class OperationRegistry:
         if known is not None and self._ended_by_id.get(known) is operation:
             del self._ended_by_id[known]
 
-    def add_observer(self, observer: RegistryObserver) -> list[Operation]:
+    def add_observer(self, observer: RegistryObserver, *, latent: bool = True) -> list[Operation]:
         """Tell somebody what happens here from now on.
 
         Args:
             observer: Whom to tell. An operation that enters at this moment in another thread
                 may be both told and returned.
+            latent: Whether to tell of each ``LatentOperation`` from its beginning, which makes
+                its operation; without it, one is told of when somebody else has asked for it.
 
         Returns:
-            The operations that are live.
+            The operations that are live, oldest first.
         """
         with self._lock:
             self._observers = (*self._observers, observer)
-        return self._everybody()
+            if latent:
+                self._eager_for = (*self._eager_for, observer)
+        return self._everybody() if latent else sorted(self._live, key=_started_at)
 
     def remove_observer(self, observer: RegistryObserver) -> None:
         """Tell this observer no more; harmless when it is not told anyway."""
         with self._lock:
             self._observers = tuple(each for each in self._observers if each is not observer)
+            self._eager_for = tuple(each for each in self._eager_for if each is not observer)
 
     # -- asking --------------------------------------------------------------------------
 

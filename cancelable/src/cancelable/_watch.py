@@ -76,7 +76,7 @@ class Watch(AsyncIterator[RecordT], Generic[RecordT]):
 class Observable(Protocol):
     """What tells of operations: a registry."""
 
-    def add_observer(self, observer: Watchers, /) -> object: ...
+    def add_observer(self, observer: Watchers, /, *, latent: bool) -> object: ...
     def remove_observer(self, observer: Watchers, /) -> None: ...
 
 
@@ -116,7 +116,7 @@ class Watchers:
     def _add(self, operation: Operation, bell: Doorbell) -> None:
         with self._lock:
             if not self._bells:
-                self._registry.add_observer(self)
+                self._registry.add_observer(self, latent=False)  # what is watched is there
             self._bells.setdefault(operation, {})[bell] = None
         operation.token._listen(bell, partial(_ring, bell))
         # The operation may have ended between the look that found it and the line above that

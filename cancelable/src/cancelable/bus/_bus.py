@@ -54,9 +54,10 @@ class CancelBus(abc.ABC):
     async def announce(self, operation: Operation) -> bool:
         """Wait until other processes can find an operation of this one.
 
-        Operations of the registry are announced by themselves when they begin; this waits for
-        it, so that an id can be handed out. It may be called before the operation begins, which
-        reserves the id: until then it is known as pending.
+        Operations of the registry are announced by themselves when they begin, or when somebody
+        has asked for one that is latent; this waits for it, so that an id can be handed out. It
+        may be called before the operation begins, which reserves the id: until then it is known
+        as pending.
 
         Args:
             operation: An operation that is listed in the registry of the bus, or will be when

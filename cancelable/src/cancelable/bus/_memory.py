@@ -65,7 +65,8 @@ class Markers:
                 self._kept.pop(known, None)
             if not self._kept:
                 self._registry.remove_observer(self)
-                self._registry.add_observer(self)
+                # No latent operation has an id that was known before it began.
+                self._registry.add_observer(self, latent=False)
             present = self._kept.get(operation_id)
             if present is None or present.expires <= now:
                 self._kept[operation_id] = marker

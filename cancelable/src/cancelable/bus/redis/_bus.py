@@ -66,7 +66,9 @@ class RedisBus(CancelBus):
     and are announced when it is there. While it is away, what lives in this process is still
     answered; everything else raises ``BusUnavailable``.
 
-    The operations of the registry are announced: those made with ``register_globally=True``.
+    The operations of the registry are announced: those made with ``register_globally=True``. A
+    request, or any ``LatentOperation``, is announced when somebody has asked for its operation,
+    and else when it has run for a second or two.
     Others see an operation's id, name, plain metadata as it was at the start, progress, and the
     text of the error that ended it. Whoever can write to the broker can cancel operations.
     """
@@ -222,11 +224,15 @@ class RedisBus(CancelBus):
         """Return live operations that match; see ``CancelBus.list_operations``.
 
         Those of processes that are gone are among them, as lost, until that is written down.
+        Requests and other ``LatentOperation``s of other processes are among them when somebody
+        there has asked for their operation, or when they have run for a second or two.
         """
         wanted = checked_filter(metadata)
         begin, most = Cursor.checked(after), checked_limit(limit)
         _checked_text(begin.id, "after")
         member = self._entered()
+        # The question goes out behind what they announce.
+        member.ask_for_all()
         answer = await _answer(
             member, lambda answered: member.commands.list(begin, most, wanted, answered)
         )

@@ -16,26 +16,27 @@ import os
 import random
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from ..._doorbell import Doorbell
 from ..._ids import new_id
 from ..._log import logger
 from ..._loop import call_soon, current_loop
 from ..._operation import Operation
-from ..._registry import OperationRegistry
+from ..._registry import Latent, OperationRegistry
 from .._errors import BusUnavailable
 from .._health import BusStatus
 from .._here import Here
 from .._info import Worker
 from . import _records as records
 from ._commands import Command, Commands, ignore
-from ._desk import Desk
+from ._desk import MOST_AT_ONCE, Desk
 from ._link import Link, open_link
 from ._reply import Reply
 from ._settings import DAY, Settings
@@ -51,6 +52,10 @@ LEAVING = 1.0
 BEATS_UNTIL_DEAF = 2.5
 """After so many heartbeats without hearing our own, the connection is taken for dead."""
 BEATS_PER_SWEEP = 3
+UNASKED = 1.0
+"""Seconds that an operation has run when it is announced although nobody has asked for it. They
+are looked for as often; most requests of a server are over before that, and cost the broker
+nothing."""
 
 
 class SessionEnded(Exception):
@@ -62,7 +67,8 @@ class Member:
 
     It follows the registry: what is said to ``entered``, ``reported`` and ``left``, in any
     thread, is passed on to the desk in the loop of the bus. In a process that was forked from
-    this one there is no such loop, and nothing is passed on.
+    this one there is no such loop, and nothing is passed on. Latent operations that nobody asks
+    for are asked for here, when they have run for a while.
     """
 
     def __init__(self, settings: Settings, registry: OperationRegistry) -> None:
@@ -102,7 +108,7 @@ class Member:
         """
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._run, name="cancelable bus")
-        for operation in self.here.registry.add_observer(self):
+        for operation in self.here.registry.add_observer(self, latent=False):
             self.entered(operation)
         try:
             with anyio.move_on_after(self._settings.timeout):
@@ -315,6 +321,7 @@ class Member:
                 self._came_up()
                 tasks.start_soon(self._follow_channels, link)
                 tasks.start_soon(self._beat)
+                tasks.start_soon(self._ask_for_old)
                 tasks.start_soon(self._guard)
                 await self._write(link)
 
@@ -406,6 +413,25 @@ class Member:
             if not (new or old):
                 await self._channels.wait()
 
+    # -- what nobody asks for ------------------------------------------------------------
+
+    def ask_for_all(self) -> None:
+        """Announce also those of this process that nobody has asked for; safe in any thread."""
+        _make(self.here.registry.latent_older_than(0))
+
+    async def _ask_for_old(self) -> None:
+        """Announce those that nobody has asked for when they have run for a while."""
+        while True:
+            await self._ask_for_those_of_now()
+            await anyio.sleep(UNASKED)
+
+    async def _ask_for_those_of_now(self) -> None:
+        # Its own function, so that nothing holds on to what has ended while one sleeps.
+        old = self.here.registry.latent_older_than(UNASKED)
+        for place in range(0, len(old), MOST_AT_ONCE):
+            _make(old[place : place + MOST_AT_ONCE])
+            await checkpoint()  # what they tell of themselves is taken in before the next
+
     # -- the heartbeat -------------------------------------------------------------------
 
     def _make_beat(self, run: str, answered: Callable[[object], object]) -> Command:
@@ -455,3 +481,15 @@ class Member:
             if scope.cancelled_caught:
                 msg = "nothing was heard from the broker for 2.5 heartbeats"
                 raise SessionEnded(msg)
+
+
+def _make(latents: Iterable[Latent]) -> None:
+    """Have operations list themselves, each as if somebody had asked for it.
+
+    How they are made is the user's: one that cannot be made must not cost the others the bus.
+    """
+    for latent in latents:
+        try:
+            latent.make()
+        except Exception:
+            logger.exception("a latent operation cannot be made, and is not announced")
