@@ -8,6 +8,10 @@ LIMITS: dict[str, dict[str, str]] = {
     "an upload is handled while it arrives": {
         "daphne": "daphne calls the application when the body is whole",
     },
+    "a client that closes in the middle of an upload ends nothing else": {
+        "hypercorn-trio-h2": "what it has sent and the server has not read yet may end the whole"
+        " server",
+    },
     "a client that leaves is seen behind a second request": {
         "uvicorn-httptools*": "a request that waits behind the running one hides the end of the"
         " connection",

@@ -125,6 +125,11 @@ class RunningServer:
                 msg = f"{self.kind}: no {event!r} for {path}, only {told}\n{self.log()}"
                 raise AssertionError(msg) from None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server's process is gone."""
+        return self._process.poll() is not None
+
     def events(self, path: str) -> list[str]:
         """Return what has been told of *path* so far, in order."""
         while not self._events.empty():

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
+from typing import Literal
 
 import anyio
 import pytest
@@ -399,6 +400,36 @@ async def test_a_stream_whose_client_left_ends_where_nobody_can_take_it_for_comp
 
     end = {"type": "http.response.body", "body": b"", "more_body": False}
     assert connection.discarded == ([end] if version == "2" else [])
+
+
+@pytest.mark.parametrize("on_disconnect", ["cancel", "continue"])
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_no_end_is_sent_before_the_body_has_come_whole(
+    anyio_backend: object,
+    watch: Watch,
+    is_whole: bool,
+    on_disconnect: Literal["cancel", "continue"],
+) -> None:
+    """W2, W10: a server with HTTP/2 may fall over what comes behind the end of a response."""
+    connection = ScriptedConnection(
+        "POST", body=[b"half", b"rest"], pause=1, leave_after_chunks=None if is_whole else 1
+    )
+    connection.scope["http_version"] = "2"
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body", False):
+            pass
+        if is_whole:
+            connection.leave()
+            await until_left(receive)
+
+    app = RequestCancelationMiddleware(application(handle), on_disconnect=on_disconnect)
+    await run(app, connection, watch)
+
+    end = {"type": "http.response.body", "body": b"", "more_body": False}
+    start, *rest = connection.discarded
+    assert start["status"] == 499
+    assert rest == ([end] if is_whole else [])
 
 
 @pytest.mark.parametrize("how", ["continue", "grace", "swallowed"])

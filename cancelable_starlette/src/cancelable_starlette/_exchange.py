@@ -333,12 +333,14 @@ class HTTPExchange(Watched):
         returned no response. With HTTP/2, Hypercorn 0.18 takes a connection whose stream was reset
         for busy until the application ends the response; and if the connection is closed as well,
         it waits in that ``send()`` for ever. With HTTP/1.1 no end is sent: somebody may still read
-        from a connection that is half closed, to whom the response must not look complete.
+        from a connection that is half closed, to whom the response must not look complete. Nor is
+        there one before the body has come whole: what the server has read of its rest and not yet
+        handled would end that Hypercorn, since it forgets a stream whose response has ended.
         """
         if not self.started:
             status = CLIENT_CLOSED_REQUEST
             await send({"type": "http.response.start", "status": status, "headers": []})
-        if not self._has_connection_of_its_own:
+        if not self._has_connection_of_its_own and not self._may_have_more_body():
             with anyio.move_on_after(END_LIMIT):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
