@@ -52,7 +52,7 @@ if HERE not in PYTHONS:
 TWO_BACKENDS = ["--backend", "asyncio", "--backend", "trio"]
 # What a Python or a loop might do otherwise is in our own code. The newest Python goes round all
 # loops and servers, and kills brokers, which takes minutes and hardly depends on the version; the
-# oldest has the whole of one round where the dependencies are the oldest as well.
+# oldest has the broker and the pages too, where the dependencies are the oldest as well.
 OUR_ROOMS = ["tests/core", "tests/starlette", "tests/fastapi", "tests/packaging"]
 SERVERS = "tests/servers"
 ROOMS = {f"tests/{path.parent.name}" for path in ROOT.glob("tests/*/test_*.py")}
@@ -64,9 +64,12 @@ AT_THE_FLOORS = [
     "--ignore=tests/bus/test_faults.py",
     "--ignore=tests/bus/test_demo_scale.py",
     f"--ignore={SERVERS}",
+    "--ignore=tests/examples",
 ]
-# A wheel may lack a file; what is in it is tested elsewhere.
-OF_THE_WHEELS = ["--backend", "asyncio", *OUR_ROOMS]
+# A wheel may lack a file, and the core may lean on what only the web brings. What they do is
+# tested elsewhere, on both backends.
+ONE_BACKEND = ["--backend", "asyncio"]
+OF_THE_WHEELS = [*ONE_BACKEND, "tests/core", "tests/fastapi", "tests/packaging"]
 
 # Files go to a few processes side by side: most tests wait for servers and brokers.
 SIDE_BY_SIDE = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
@@ -112,7 +115,7 @@ def core_alone(session: nox.Session) -> None:
         "sys.exit(f'not alone here: {found}' if found else 0)",
     )
     session.install("-e", "./cancelable[resources]")
-    session.run("pytest", *chosen(session, "tests/core", *TWO_BACKENDS))
+    session.run("pytest", *chosen(session, "tests/core", *ONE_BACKEND))
 
 
 @nox.session
