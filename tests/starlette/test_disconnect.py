@@ -382,6 +382,16 @@ async def test_a_middleware_around_us_gets_a_response_for_nobody(
     assert [m.get("status") for m in connection.discarded] == [499]
 
 
+END = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+async def begin_and_leave(connection: ScriptedConnection, send: Send) -> None:
+    """Begin to stream, and have the client leave behind the first chunk."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"1", "more_body": True})
+    connection.leave()
+
+
 @pytest.mark.parametrize("version", ["1.1", "2"])
 async def test_a_stream_whose_client_left_ends_where_nobody_can_take_it_for_complete(
     anyio_backend: object, watch: Watch, version: str
@@ -391,15 +401,12 @@ async def test_a_stream_whose_client_left_ends_where_nobody_can_take_it_for_comp
     connection.scope["http_version"] = version
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"1", "more_body": True})
-        connection.leave()
+        await begin_and_leave(connection, send)
         await sleep_forever()
 
     await run(RequestCancelationMiddleware(application(handle)), connection, watch)
 
-    end = {"type": "http.response.body", "body": b"", "more_body": False}
-    assert connection.discarded == ([end] if version == "2" else [])
+    assert connection.discarded == ([END] if version == "2" else [])
 
 
 @pytest.mark.parametrize("on_disconnect", ["cancel", "continue"])
@@ -426,10 +433,9 @@ async def test_no_end_is_sent_before_the_body_has_come_whole(
     app = RequestCancelationMiddleware(application(handle), on_disconnect=on_disconnect)
     await run(app, connection, watch)
 
-    end = {"type": "http.response.body", "body": b"", "more_body": False}
     start, *rest = connection.discarded
     assert start["status"] == 499
-    assert rest == ([end] if is_whole else [])
+    assert rest == ([END] if is_whole else [])
 
 
 @pytest.mark.parametrize("how", ["continue", "grace", "swallowed"])
@@ -442,9 +448,7 @@ async def test_a_stream_that_ends_by_itself_for_nobody_ends_the_same(
     connection.scope["http_version"] = version
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"1", "more_body": True})
-        connection.leave()
+        await begin_and_leave(connection, send)
         if how == "swallowed":
             with contextlib.suppress(anyio.get_cancelled_exc_class()):
                 await sleep_forever()
@@ -459,8 +463,7 @@ async def test_a_stream_that_ends_by_itself_for_nobody_ends_the_same(
     )
     await run(app, connection, watch)
 
-    end = {"type": "http.response.body", "body": b"", "more_body": False}
-    assert connection.discarded == ([end] if version == "2" else [])
+    assert connection.discarded == ([END] if version == "2" else [])
 
 
 async def test_a_server_that_never_tells_makes_nobody_wait(
