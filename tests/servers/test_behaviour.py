@@ -17,6 +17,16 @@ HOW = pytest.mark.parametrize("how", ["close", "reset"])
 LAYERS = pytest.mark.parametrize("layers", ["", "/layers1", "/layers2"])
 
 
+def hang_up_on(server: RunningServer, path: str, how: str, *told: str) -> None:
+    """Leave a handler that runs, and wait until it has told of each of some events."""
+    with server.connect() as client:
+        client.request("GET", path)
+        server.wait_for(path, "entered")
+        client.hang_up(how)
+        for event in told:
+            server.wait_for(path, event)
+
+
 def probe(server: RunningServer, number: int) -> None:
     """See another client come and go, so that what came before it has been dealt with."""
     path = f"/sleep/probe{number}"
@@ -33,11 +43,7 @@ def test_a_client_that_hangs_up_stops_a_sleeping_handler(
 ) -> None:
     """W1: behind any number of layers."""
     path = f"{layers}/sleep/{number}"
-    with server.connect() as client:
-        client.request("GET", path)
-        server.wait_for(path, "entered")
-        client.hang_up(how)
-        server.wait_for(path, "stopped")
+    hang_up_on(server, path, how, "stopped")
 
     assert server.wait_for(path, "cancelled") == "disconnect"
     server.wait_for(path, "returned")
@@ -265,12 +271,7 @@ def test_a_handler_that_is_to_go_on_sees_that_its_client_has_left(
 ) -> None:
     """W4, W5: however often it looks, and it ends by itself."""
     path = f"/continues/{kind}/{number}"
-    with server.connect() as client:
-        client.request("GET", path)
-        server.wait_for(path, "entered")
-        client.hang_up(how)
-        server.wait_for(path, "finished")
-        server.wait_for(path, "returned")
+    hang_up_on(server, path, how, "finished", "returned")
 
     assert "cancelled" not in server.events(path)
 
@@ -295,12 +296,7 @@ def test_a_cancelled_request_is_answered_by_its_reason(
 def test_of_two_middlewares_one_watches(server: RunningServer, number: int, how: str) -> None:
     """W12: the request is cancelled once, and told once."""
     path = f"/doubled/sleep/{number}"
-    with server.connect() as client:
-        client.request("GET", path)
-        server.wait_for(path, "entered")
-        client.hang_up(how)
-        server.wait_for(path, "stopped")
-        server.wait_for(path, "returned")
+    hang_up_on(server, path, how, "stopped", "returned")
 
     assert server.wait_for(path, "cancelled") == "disconnect"
     assert server.events(path).count("cancelled") == 1
