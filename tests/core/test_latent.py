@@ -32,7 +32,6 @@ from cancelable import (
     TimeoutCancelation,
     current_operation,
 )
-from cancelable._block import innermost
 from tests.core.test_interrupted import AtLine
 from tests.support.clock import advance, in_virtual_time
 from tests.support.native import in_thread
@@ -463,6 +462,46 @@ async def test_it_is_entered_once(registry: OperationRegistry) -> None:
         await visit.__aenter__()
 
 
+async def test_an_adapter_may_enter_and_leave_it_without_a_coroutine(
+    registry: OperationRegistry,
+) -> None:
+    """It is the block of ``async with``, also one behind another in one task."""
+    for _ in range(2):
+        visit = Visit()
+        assert visit.enter_at_once()
+        with pytest.raises(RuntimeError, match="entered once"):
+            visit.enter_at_once()
+        assert visit.leave_at_once()
+        assert visit.made == 0
+        assert current_operation() is None
+    assert ended(registry) == (2, 0, 0)
+
+
+async def test_one_that_was_asked_for_is_left_in_full(registry: OperationRegistry) -> None:
+    """Its operation has to be ended."""
+    visit = Visit()
+    assert visit.enter_at_once()
+    assert current_operation() is visit.operation
+    assert not visit.leave_at_once()
+    await visit.__aexit__(None, None, None)
+    assert current_operation() is None
+    assert ended(registry) == (1, 0, 0)
+
+
+async def test_one_that_needs_its_operation_is_entered_in_full(
+    registry: OperationRegistry,
+) -> None:
+    """It says so, and is as it was."""
+    async with Cancelable() as around:
+        visit = Visit()
+        assert not visit.enter_at_once()
+        assert not visit.enter_at_once()
+        async with visit:
+            assert visit.operation.parent is around
+        assert current_operation() is around
+    assert ended(registry) == (1, 0, 0)
+
+
 # -- full from the beginning -----------------------------------------------------------------
 
 
@@ -870,7 +909,7 @@ async def test_it_may_be_asked_and_cancelled_at_each_line(
         assert registry.list_operations() == []
         assert not registry._latent
         assert not registry._by_id
-        assert innermost.get() is None
+        assert current_operation() is None
     assert line > 15
 
 

@@ -180,7 +180,10 @@ async def upload(request: Request) -> Response:
 
 
 async def refuse(request: Request) -> Response:
-    """Answer without reading a byte of the body."""
+    """Answer without reading a byte of the body, at once or when much of it has come."""
+    late = anyio.current_time() + (0.003 if "late" in request.url.path else 0)
+    while anyio.current_time() < late:
+        await anyio.lowlevel.checkpoint()
     return PlainTextResponse("too large", status_code=413)
 
 
@@ -243,7 +246,8 @@ def routes() -> list[BaseRoute]:
         Route("/stream/{kind}/{id}", stream),
         Route("/flood/{id}", flood),
         Route("/upload/{kind}/{id}", upload, methods=["POST"]),
-        Route("/refuse/{id}", refuse, methods=["POST"]),
+        Route("/refuse/{id}", refuse, methods=["GET", "POST"]),
+        Route("/refuse/late/{id}", refuse, methods=["GET", "POST"]),
         Route("/background/{id}", background),
         Route("/farewell/{kind}", farewell),
         Route("/plain", plain),

@@ -23,7 +23,7 @@ from ._cause import Cause
 from ._log import logger
 from ._loop import call_soon, current_loop
 from ._operation import OperationToken, checked_deadline
-from ._registry import OperationRegistry
+from ._registry import OperationRegistry, current_registry
 from ._token import CancelationToken, Listener
 
 
@@ -62,6 +62,7 @@ class LatentOperation:
         "_token",
         "began_at",
         "grace",
+        "is_untouched",
         "timeout",
     )
 
@@ -69,6 +70,11 @@ class LatentOperation:
     """When the block was entered, on anyio's clock in seconds; infinity before."""
     grace: float
     """Seconds that the block may run on after a request to stop."""
+    is_untouched: bool
+    """Whether nobody has asked for the operation and it never had a deadline.
+
+    As long as that is so, it has not been asked to stop.
+    """
     timeout: float
     """Seconds from the entry to the deadline."""
 
@@ -87,6 +93,7 @@ class LatentOperation:
         self._loop = current_loop()
         self.timeout = timeout
         self.grace = grace
+        self.is_untouched = True
         self.began_at = math.inf
         self._deadline = math.inf
         self._registry: OperationRegistry | None = None
@@ -125,14 +132,6 @@ class LatentOperation:
         return made[0] if made else None
 
     @property
-    def is_untouched(self) -> bool:
-        """Whether nobody has asked for the operation and it has no deadline.
-
-        As long as that is so, it has not been asked to stop.
-        """
-        return not self._made and self._deadline == math.inf
-
-    @property
     def token(self) -> CancelationToken:
         """The token of the operation: asking it anything makes the operation."""
         return self._token
@@ -165,6 +164,7 @@ class LatentOperation:
         # The operation may be made in another thread between any two of these lines. Whoever
         # makes it reads the deadline again behind that, and here one looks for it at the end.
         when = checked_deadline(when)
+        self.is_untouched = False
         if not self._made:
             if self._scope is not None and self._is_due():
                 self.make()  # the deadline that has passed is the cause, and stands
@@ -205,6 +205,7 @@ class LatentOperation:
         return made[0]
 
     def _new_operation(self) -> Cancelable:
+        self.is_untouched = False  # before anybody else can have the operation
         operation = self.make_operation()
         operation.__dict__["token"] = self._token
         return operation
@@ -248,42 +249,59 @@ class LatentOperation:
     # -- the block -----------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if not self.enter_at_once():
+            await self._enter_in_full()
+        return self
+
+    def enter_at_once(self) -> bool:
+        """Enter the block if that takes no operation; ``async with`` does this first of all.
+
+        For an adapter that counts each coroutine. A block that was entered by this call is left
+        by ``leave_at_once``, or where that declines or the block raised, by ``__aexit__``.
+
+        Returns:
+            Whether the block is entered. If it is not, ``__aenter__`` enters it.
+
+        Raises:
+            RuntimeError: If it was entered before.
+        """
         if self._registry is not None:
-            msg = "a LatentOperation is entered once; make a new one for each block"
-            raise RuntimeError(msg)
-        self._registry = registry = OperationRegistry.current()
-        self.began_at = now = self._loop.clock()
-        early = self._early
-        if (
-            early
-            or innermost.get() is not None
-            or registry._eager_for
-            or logger.isEnabledFor(DEBUG)
-        ):
-            return await self._enter_in_full(registry)
+            raise _entered_again()
+        registry, early, around = current_registry(), self._early, innermost.get()
+        if around is not None and not (type(around) is LatentToken and around.latent is None):
+            return False
+        if early or registry._eager_for or logger.isEnabledFor(DEBUG):
+            return False
+        loop = self._loop
+        self._registry = registry
         self._started_at = time.monotonic()
-        if self.timeout != math.inf:
+        self.began_at = now = loop.clock()
+        self._task = loop.current_task()
+        cut = math.inf
+        if self.timeout != math.inf or self._deadline != math.inf:
+            self.is_untouched = False
             self._deadline = min(self._deadline, now + self.timeout)
-        self._task = self._loop.current_task()
-        cut = self._deadline + self.grace
-        self._scope = scope = self._loop.backend.create_cancel_scope(deadline=cut)
+            cut = self._deadline + self.grace
+        self._scope = scope = loop.backend.create_cancel_scope(deadline=cut)
         scope.__enter__()
         # All that a maker wants is there by now.
         early.append(None)
         if early[0] is not None:
             scope.__exit__(None, None, None)
-            return await self._enter_in_full(registry)
+            self._registry = self._scope = None
+            return False
         registry.latent_began(self)
         if self._made:  # before it was in there, so that the maker could not take it out
             registry._latent.pop(self, None)
         # Not the block itself: tasks that were started inside keep this as long as they live.
         innermost.set(self._token)
-        return self
+        return True
 
-    async def _enter_in_full(self, registry: OperationRegistry) -> Self:
+    async def _enter_in_full(self) -> None:
         """Enter the block of the operation instead."""
+        self._registry = registry = current_registry()
+        self.began_at = self._loop.clock()
         await registry.register(self.operation, keep_completed=False).__aenter__()
-        return self
 
     async def __aexit__(
         self,
@@ -292,26 +310,30 @@ class LatentOperation:
         tb: TracebackType | None,
     ) -> None:
         try:
-            is_quiet = exc is None and self._scope is not None and not self._made
-            if is_quiet and not self._is_due() and self._has_ended_unasked():
+            if exc is None and self.leave_at_once():
                 return
             await self.operation.__aexit__(exc_type, exc, tb)
         finally:
-            if innermost.get() is self._token:
-                innermost.set(None)
-            self._token.latent = None  # it was left, and the token may live on
+            self._token.latent = None
             # The frame would be part of a traceback that it holds.
             del exc, tb
 
-    def _has_ended_unasked(self) -> bool:
-        """End the block if there is no operation that has to be ended.
+    def leave_at_once(self) -> bool:
+        """Leave the block that raised nothing if there is no operation that has to be ended.
+
+        See ``enter_at_once``.
+
+        Returns:
+            Whether the block has been left. If it has not, ``__aexit__`` leaves it.
 
         Raises:
             RuntimeError: If a scope that was opened inside is still open.
         """
-        made, registry, scope = self._made, self._registry, self._scope
-        assert registry is not None
-        assert scope is not None
+        made, scope, registry = self._made, self._scope, self._registry
+        if made or scope is None or registry is None:
+            return False
+        if self._deadline != math.inf and self._is_due():
+            return False
         if self._loop.current_task() is not self._task:
             return False  # astray, of which the operation knows what to say and to do
         made.append(None)
@@ -322,7 +344,11 @@ class LatentOperation:
         except BaseException as misnested:
             registry.latent_failed(self, self._ended(misnested))
             raise
-        registry.latent_completed(self)
+        else:
+            registry.latent_completed(self)
+        finally:
+            # The token stays the innermost block of this task, and stands for none from now on.
+            self._token.latent = None
         return True
 
 
@@ -358,3 +384,7 @@ class LatentToken(OperationToken):
 
 def _nobody() -> None:
     return None
+
+
+def _entered_again() -> RuntimeError:
+    return RuntimeError("a LatentOperation is entered once; make a new one for each block")

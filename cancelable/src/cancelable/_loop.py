@@ -48,10 +48,21 @@ class Loop:
         clock: anyio's time in seconds, readable in any thread.
         current_task: The task that runs in this thread's loop; its identity is all that is
             promised.
-        is_here: Whether this is known to be the loop of the calling code, without asking anyio.
+        running: The native token of the loop that the calling code is known to run in, without
+            asking anyio; None where that is not known.
+        rival: The module of another loop library that may share this loop's thread as its guest,
+            in which case only anyio knows whose the calling code is.
     """
 
-    __slots__ = ("backend", "call_soon", "clock", "current_task", "is_here", "native_token")
+    __slots__ = (
+        "backend",
+        "call_soon",
+        "clock",
+        "current_task",
+        "native_token",
+        "rival",
+        "running",
+    )
 
     def __init__(self, token: EventLoopToken) -> None:
         """Learn the loop that runs in this thread."""
@@ -60,19 +71,22 @@ class Loop:
         self.clock: Callable[[], float]
         self.current_task: Callable[[], object]
         self.call_soon: Callable[[Callable[[], object]], bool]
-        self.is_here: Callable[[], bool]
+        self.running: Callable[[], object]
+        self.rival: str | None
         if hasattr(self.native_token, "call_soon_threadsafe"):
             loop = cast(_AsyncioLoop, self.native_token)
             self.clock = loop.time
             asyncio = sys.modules["asyncio"]
             self.current_task = asyncio.current_task
-            self.is_here = partial(_is_asyncio_here, loop, asyncio._get_running_loop)
+            self.running = asyncio._get_running_loop
+            self.rival = "trio"
             self.call_soon = partial(_call_soon_on_asyncio, loop)
         else:
             lowlevel = cast(_TrioLowLevel, sys.modules["trio"].lowlevel)
             self.clock = lowlevel.current_clock().current_time
             self.current_task = lowlevel.current_task
-            self.is_here = partial(_is_trio_here, token.native_token, lowlevel.current_trio_token)
+            self.running = partial(_running_trio, lowlevel.current_trio_token)
+            self.rival = None
             self.call_soon = partial(_call_soon_on_trio, cast(_TrioToken, self.native_token))
 
 
@@ -92,7 +106,10 @@ def current_loop() -> Loop:
         anyio.NoEventLoopError: If no supported event loop runs in this thread.
     """
     loop = _here.loop
-    if loop is not None and loop.is_here():
+    # Trio may run as the guest of an asyncio loop, both in one thread. Only anyio can tell then
+    # which of the two the calling code belongs to; so each is only known where the other one
+    # cannot be.
+    if loop is not None and loop.running() is loop.native_token and loop.rival not in sys.modules:
         return loop
     token = current_token()
     if loop is None or loop.native_token is not token.native_token:
@@ -122,22 +139,15 @@ def call_soon(loop: Loop, callback: Callable[[], object]) -> bool:
     return loop.call_soon(callback)
 
 
-# Trio may run as the guest of an asyncio loop, both in one thread. Only anyio can tell then which
-# of the two the calling code belongs to; so each is only known where the other one cannot be.
-
-
-def _is_asyncio_here(loop: _AsyncioLoop, running: Callable[[], object]) -> bool:
-    return "trio" not in sys.modules and running() is loop
-
-
-def _is_trio_here(token: object, current: Callable[[], object]) -> bool:
+def _running_trio(current: Callable[[], object]) -> object:
+    """Return the token of Trio's run; None where it is in no run, or may be a guest in one."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:
-        return False
+        return None
     try:
-        return current() is token
+        return current()
     except RuntimeError:  # this thread is in no run
-        return False
+        return None
 
 
 def _call_soon_on_asyncio(loop: _AsyncioLoop, callback: Callable[[], object]) -> bool:

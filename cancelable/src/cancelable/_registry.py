@@ -105,7 +105,7 @@ class OperationRegistry:
     @classmethod
     def current(cls) -> OperationRegistry:
         """Return the registry that is the default here."""
-        return _current.get(None) or _default
+        return current_registry()
 
     @classmethod
     def get_instance(cls) -> OperationRegistry:
@@ -688,4 +688,9 @@ ThreadSafeRegistry = OperationRegistry
 """The same class: every call of a registry is safe from any thread."""
 
 _default = OperationRegistry()
-_current: ContextVar[OperationRegistry | None] = ContextVar("cancelable_registry")
+_current: ContextVar[OperationRegistry] = ContextVar("cancelable_registry", default=_default)
+
+
+def current_registry() -> OperationRegistry:
+    """Return the registry that is the default here."""
+    return _current.get()

@@ -23,7 +23,7 @@ from ._answers import Answers, ResponseHook
 from ._exchange import HTTPExchange, cancelation_in
 from ._overrun import WARN_AFTER
 from ._request import EXCHANGE_KEY, Exchange, exchange_of
-from ._serving import Settings, end_as_cancelled, open_exchange, open_request, serve
+from ._serving import Settings, end_as_cancelled, open_exchange, open_request, serve_alone
 from ._settings import OnDisconnect, Until, duration, function, one_of
 from ._socket import SocketExchange
 from ._status import CLIENT_CLOSED_REQUEST, STATUSES
@@ -159,7 +159,7 @@ class EndpointSettings:
         if exchange is None:
             settings = Settings()
             exchange = open_exchange(scope, receive, send, settings)
-            await serve(functools.partial(self._serve_in, app), exchange, scope, settings)
+            await serve_alone(functools.partial(self._serve_in, app), exchange, scope, settings)
         else:
             await self._serve_in(app, scope, receive, send)
 

@@ -173,7 +173,7 @@ class HTTPExchange(Watched):
             if self.send_timeout != _NEVER:
                 await self._pass_on_in_time(message)
                 return
-            # As pass_on, which would be one more coroutine for each chunk of a stream.
+            # As pass_on, which would be one more coroutine for each message.
             if message.get("more_body", False) and self._shutdown_grace is None:
                 await self._server_send(message)
                 return
@@ -250,12 +250,13 @@ class HTTPExchange(Watched):
         kind = message["type"]
         if kind == "http.response.start":
             self.attempted = True
+            if not self.latent.is_untouched and self._ends_deadline_at_start:
+                self._end_deadline()
             if message.get("trailers", False):
                 self._has_trailers = True
-            if self._ends_deadline_at_start and not self.latent.is_untouched:
-                self._end_deadline()
             return False
-        if message.get("more_body", False) or not self._is_last(kind, message):
+        is_body = kind == "http.response.body" and not self._has_trailers
+        if message.get("more_body", False) or not (is_body or self._is_last(kind, message)):
             return self._shutdown_grace is not None
         if not self.latent.is_untouched:
             self._end_deadline()

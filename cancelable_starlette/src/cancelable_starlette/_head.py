@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+BODILESS = ("GET", "HEAD", "OPTIONS")
+"""Methods that have no use for a body (RFC 9110, section 9.3); one may come all the same."""
+
 
 def expects_continue(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Return whether the client waits to be asked for the body (RFC 9110, section 10.1.1)."""
@@ -22,4 +25,4 @@ def may_have_body(method: str, headers: Iterable[tuple[bytes, bytes]], http_vers
         if name == b"transfer-encoding":
             return True
     is_framed_by_headers = http_version.startswith("1")
-    return not is_framed_by_headers and method not in ("GET", "HEAD", "OPTIONS")
+    return not is_framed_by_headers and method not in BODILESS

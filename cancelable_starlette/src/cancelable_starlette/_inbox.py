@@ -22,7 +22,7 @@ from anyio import current_effective_deadline
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from starlette.types import Message, Receive, Scope
 
-from ._head import expects_continue, may_have_body
+from ._head import BODILESS, expects_continue, may_have_body
 from ._read_ahead import PER_MESSAGE, ReadAhead
 
 RETRY = 0.05
@@ -84,6 +84,10 @@ class Inbox:
     """Whether the response is complete, so that a disconnect is none."""
     hides_disconnect: bool
     """Whether reads wait for the end of the response instead of telling of a disconnect."""
+    _disconnect: Message
+    """What said that the client has left; there when it has."""
+    _pump_ended: anyio.Event
+    """Set at the end of the task that reads; there when it has begun."""
     watcher: Watcher | None
     """Who runs the task that reads; None until the request is known to one."""
 
@@ -106,14 +110,12 @@ class Inbox:
         self._method: str = scope.get("method", "GET")  # of a WebSocket, too: RFC 6455, section 4.1
         self._server_receive = receive
         self._read_ahead = read_ahead
-        self._disconnect: Message = {}  # what said that the client has left
         self._messages: deque[Message] | None = None
         self._held = 0
         self._watched = False
         self._reading = False  # the application itself waits in the server's receive()
         self._pumping = False  # a task of the watcher does
         self._pump_scope: anyio.CancelScope | None = None
-        self._pump_ended: anyio.Event | None = None
         self._failure: BaseException | None = None
         self._waiting_reads = 0
         self._news: anyio.Event | None = None
@@ -252,11 +254,13 @@ class Inbox:
 
         Call it before the server sees the last message: all servers answer with a disconnect as
         soon as they have it, some from within that ``send()``. If there may be body that nobody
-        has read, somebody must read it: one server waits in that ``send()`` for its queue.
+        has read, somebody must read it: one server waits in that ``send()`` for its queue. A GET
+        seldom has one, and a server that waits waits until the request is watched.
         """
         self.complete = True
-        if self._may_have_more_body():
-            self.watch()
+        if self._watched or self._method not in BODILESS:
+            if self._may_have_more_body():
+                self.watch()
         if self._room is not None or self._news is not None:
             self._make_room()
             self._notify()
@@ -277,7 +281,7 @@ class Inbox:
             self._hold(-self._held)
 
     async def _end_pump(self) -> None:
-        if self._pump_scope is not None and self._pump_ended is not None:
+        if self._pump_scope is not None:
             self._pump_scope.cancel()
             deadline = anyio.current_time() + STOP_LIMIT
             with anyio.CancelScope(deadline=deadline, shield=True):
@@ -304,7 +308,6 @@ class Inbox:
 
     async def _pump(self) -> None:
         assert self._pump_scope is not None
-        assert self._pump_ended is not None
         try:
             with self._pump_scope:
                 await self._read_until_left()

@@ -17,12 +17,15 @@ from ._answers import Answers, ResponseHook
 from ._exchange import HTTPExchange
 from ._overrun import WARN_AFTER
 from ._read_ahead import IN_TOTAL, PER_REQUEST, ReadAhead
-from ._request import exchange_of
-from ._serving import Settings, open_request, open_socket, serve
+from ._request import EXCHANGE_KEY, Exchange
+from ._serving import Settings, open_request, open_socket, serve, serve_alone
 from ._settings import OnDisconnect, duration, function, one_of, size
 from ._shutdown import GRACE, Shutdown, wait_of_server
 from ._status import CLOSE_CODES, STATUSES
 from ._watchers import WatcherService, run_beside
+
+WATCHED = ("http", "websocket")
+"""The types of the scopes that are requests; any other passes."""
 
 
 class RequestCancelationMiddleware:
@@ -142,25 +145,30 @@ class RequestCancelationMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or pass on what is none."""
         kind = scope["type"]
-        if kind in ("http", "websocket") and (self._applies_to_all or self._applies_to(scope)):
-            outer = exchange_of(scope)
-            if outer is None:
+        if kind in WATCHED and (self._applies_to_all or self._applies_to(scope)):
+            if EXCHANGE_KEY not in scope:
                 begin = open_request if kind == "http" else open_socket
                 exchange = begin(scope, receive, send, self._settings)
                 service = self._services.get(exchange.latent.native_loop)
-                if service is not None and not service.knows_server:
+                if service is None:
+                    await serve_alone(self.app, exchange, scope, self._settings)
+                    return
+                if not service.knows_server:
                     self._ask_server(service, send)
                 await serve(self.app, exchange, scope, self._settings, service)
                 return
-            # A second middleware of this kind adds nothing but its timeout.
-            if isinstance(outer, HTTPExchange):
-                outer.shorten_timeout(self._settings.timeout)
-            else:
-                outer.shorten_idle_timeout(self._settings.socket_idle_timeout)
+            self._add_to(scope[EXCHANGE_KEY])
         if kind == "lifespan":
             await self._serve_lifespan(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    def _add_to(self, outer: Exchange) -> None:
+        """Add to a middleware of this kind around this one: nothing but the timeout."""
+        if isinstance(outer, HTTPExchange):
+            outer.shorten_timeout(self._settings.timeout)
+        else:
+            outer.shorten_idle_timeout(self._settings.socket_idle_timeout)
 
     def _applies_to(self, scope: Scope) -> bool:
         if self._methods is not None and scope.get("method", "GET") not in self._methods:

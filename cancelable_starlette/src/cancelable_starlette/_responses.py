@@ -23,7 +23,7 @@ from cancelable import CancelationError, CancelationReason
 from ._chain import close_chain
 from ._pings import Pings
 from ._request import Exchange, exchange_of
-from ._serving import Settings, open_exchange, serve
+from ._serving import Settings, open_exchange, serve_alone
 from ._settings import duration, function
 from ._sse import EVENT_STREAM, PING, ServerSentEvent, ends_an_event, last_event
 
@@ -115,7 +115,7 @@ class CancelableStreamingResponse(StreamingResponse):
         elif exchange_of(scope) is None:
             settings = Settings()
             exchange = open_exchange(scope, receive, send, settings)
-            await serve(self._respond, exchange, scope, settings)
+            await serve_alone(self._respond, exchange, scope, settings)
             return
         await self._respond(scope, receive, send)
 

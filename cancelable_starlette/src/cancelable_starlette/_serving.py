@@ -48,12 +48,18 @@ class Settings:
     warn_after: float = WARN_AFTER
 
 
+async def serve_alone(app: ASGIApp, exchange: Exchange, scope: Scope, settings: Settings) -> None:
+    """Run *app* for a request or a WebSocket that watches itself; see ``serve``."""
+    run = partial(serve, app, exchange, scope, settings, None)
+    await watch_alone(exchange, run, settings.warn_after, settings.shutdown)
+
+
 async def serve(
     app: ASGIApp,
     exchange: Exchange,
     scope: Scope,
     settings: Settings,
-    service: WatcherService | None = None,
+    service: WatcherService | None,
 ) -> None:
     """Run *app* for a request or a WebSocket that is cancelled when its client leaves.
 
@@ -62,15 +68,38 @@ async def serve(
         exchange: What ``open_exchange`` made of the scope.
         scope: The scope of the request.
         settings: What was said about it.
-        service: Who watches it; None: it watches itself.
+        service: Who watches it from now on; None if somebody does already.
     """
+    latent = exchange.latent
     try:
-        if service is None:
-            run = partial(_run, app, exchange, scope, settings)
-            await watch_alone(exchange, run, settings.warn_after, settings.shutdown)
-        else:
+        if service is not None:
             service.enter(exchange)
-            await _run(app, exchange, scope, settings)
+        # What follows is ``async with`` without its two coroutines, for every request.
+        if not latent.enter_at_once():
+            await latent.__aenter__()
+        try:
+            if settings.shutdown is not None and settings.shutdown.token.cause is not None:
+                await exchange.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=0)
+                await checkpoint()
+            if isinstance(exchange, SocketExchange):
+                exchange.watch()
+            elif settings.deadline_header is not None:
+                await _heed_deadline(exchange, scope, settings.deadline_header)
+            try:
+                await app(scope, exchange.receive, exchange.send)
+            except Exception as exc:
+                await end_as_cancelled(exchange, exc)
+        except BaseException as exc:
+            await latent.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+        if not latent.leave_at_once():
+            await latent.__aexit__(None, None, None)
+        if isinstance(exchange, SocketExchange):
+            await _end_if_told(exchange, scope)
+        elif exchange.left:
+            await exchange.end_after_client(scope)
+    except CancelationError as error:
+        await exchange.answer(scope, error)
     finally:
         if service is not None:
             service.leave(exchange)
@@ -127,30 +156,6 @@ def open_socket(scope: Scope, receive: Receive, send: Send, settings: Settings) 
     scope[TOKEN_KEY] = latent.token
     scope[EXCHANGE_KEY] = exchange
     return exchange
-
-
-async def _run(app: ASGIApp, exchange: Exchange, scope: Scope, settings: Settings) -> None:
-    """Run the application in the operation of the request, and answer if that is cut."""
-    try:
-        async with exchange.latent:
-            if settings.shutdown is not None and settings.shutdown.token.cause is not None:
-                await exchange.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=0)
-                await checkpoint()
-            if isinstance(exchange, SocketExchange):
-                exchange.watch()
-            elif settings.deadline_header is not None:
-                await _heed_deadline(exchange, scope, settings.deadline_header)
-            try:
-                await app(scope, exchange.receive, exchange.send)
-            except Exception as exc:
-                await end_as_cancelled(exchange, exc)
-    except CancelationError as error:
-        await exchange.answer(scope, error)
-        return
-    if isinstance(exchange, SocketExchange):
-        await _end_if_told(exchange, scope)
-    elif exchange.left:
-        await exchange.end_after_client(scope)
 
 
 async def _end_if_told(exchange: SocketExchange, scope: Scope) -> None:

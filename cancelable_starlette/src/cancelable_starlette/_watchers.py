@@ -19,8 +19,9 @@ TICK = 0.005
 class WatcherService:
     """Watch the requests of one event loop that live long enough to be worth it.
 
-    A request costs one step into a set and one out of it. The service ticks while there are
-    requests; a request that is still there after a whole tick is watched from then on.
+    A request costs one step into a set and one out of it. The service ticks as long as there are
+    requests in flight or new ones come; one that is still there after a whole tick is watched from
+    then on.
     """
 
     def __init__(self, tasks: TaskGroup) -> None:
@@ -35,6 +36,7 @@ class WatcherService:
         self._older: set[Inbox] = set()
         self._watched: set[Inbox] = set()
         self._work: anyio.Event | None = None
+        self._is_asked = False  # a request has begun since the last tick
         self._has_watched: anyio.Event | None = None
         self._closed = False
 
@@ -42,6 +44,7 @@ class WatcherService:
         """Take in a request that begins."""
         inbox.watcher = self
         self._young.add(inbox)
+        self._is_asked = True
         if self._work is not None:
             self._work.set()
             self._work = None
@@ -73,9 +76,10 @@ class WatcherService:
         """Watch until the task is cancelled."""
         try:
             while True:
-                if not self._young and not self._older:
+                if not (self._is_asked or self._young or self._older):
                     self._work = anyio.Event()
                     await self._work.wait()
+                self._is_asked = False
                 await anyio.sleep(TICK)
                 of_age, self._older, self._young = self._older, self._young, set()
                 self._watched |= of_age
