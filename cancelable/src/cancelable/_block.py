@@ -547,7 +547,8 @@ class Block(Operation):
             raise RuntimeError(msg)
         if loop.current_task() is not self._task:
             return self._leave_astray(scope, exc)
-        if self._deadline != math.inf or self._enclosing is not None or self._parent is not None:
+        is_due = self._deadline != math.inf and self._deadline <= loop.clock()
+        if is_due or self._enclosing is not None or self._parent is not None:
             self._notice_deadline()
         if exc is None:
             try:
@@ -660,14 +661,17 @@ class Block(Operation):
             innermost.set(self._block_around)
         for token in self._tokens:
             token._unlisten(self)
-        if self._children:
+        if self.__dict__:
             for child in list(self._children):
                 child._let_go(self)
         if self._parent is not None:
             self._parent._release(self)
         if self._block_around is not None or self._parent is not None:
             self._forget_the_ended()
-        self._shed()
+        self._scope = self._task = self._loop = self._clock = None
+        self._tokens = ()
+        if cause is not None:
+            self._shed_error(cause)
         keeper = self.keeper
         if keeper is not None:
             keeper.left(self)
@@ -681,13 +685,9 @@ class Block(Operation):
         if not is_logged and (ending is OperationStatus.CANCELLED or logger.isEnabledFor(DEBUG)):
             self._log_the_end(ending, cause)
 
-    def _shed(self) -> None:
-        """Let go of what only a running block needs; a registry may remember the rest."""
-        self._scope = self._task = self._loop = self._clock = None
-        self._tokens = ()
-        cause = self._end_cause
-        if cause is not None and cause.error is not None:
-            # The error of a source would keep its frames alive as long as the operation.
+    def _shed_error(self, cause: Cause) -> None:
+        """Let go of the error of a source: its frames would live as long as the operation."""
+        if cause.error is not None:
             self._end_cause = replace(cause, error=None)
             self._causes = [self._end_cause]
 

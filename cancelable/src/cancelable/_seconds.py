@@ -26,6 +26,8 @@ def seconds(value: SupportsFloat | timedelta | None, name: str) -> float:
     """
     if value is None:
         return math.inf
+    if type(value) is float and not math.isnan(value):
+        return value
     if type(value) is not float and type(value) is not int:
         if isinstance(value, timedelta):
             return value.total_seconds()
