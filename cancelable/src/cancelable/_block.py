@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, TypeGuard, cast
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from ._callbacks import Callbacks, ErrorCallback, StatusCallback, checked_callback
 from ._cause import Cause
@@ -765,7 +764,7 @@ async def _let_the_outer_go_first(
         return error
     try:
         for _ in range(TURNS_UNTIL_A_DEADLINE_IS_NOTICED):
-            await checkpoint()
+            await anyio.lowlevel.checkpoint()
     except backend.cancelled_exception_class() as native:
         return native
     return error

@@ -11,7 +11,6 @@ from types import EllipsisType
 from typing import ParamSpec, Protocol, Self, TypeVar, cast
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from ._block import Block, current_block
 from ._callbacks import checked_callback
@@ -400,7 +399,7 @@ class Cancelable(Block):
         # A scope may be cancelled in its own loop only, which has been rung for that.
         if self._is_cut() and self._native is current_loop().native_token:
             self._deliver(-math.inf)
-        await checkpoint()
+        await anyio.lowlevel.checkpoint()
 
     def check_cancelation_sync(self) -> None:
         """Raise if the block is to be cut: the check for code in a worker thread.

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
 
-from anyio.lowlevel import checkpoint
+import anyio
 
 from ._closing import SelfClosing
 
@@ -151,7 +151,7 @@ class CancelableAsyncIterator(SelfClosing, AsyncIterator[T], Generic[T]):
             await self._operation.report_progress(f"{self.count} items", {"count": self.count})
         now = time.monotonic()
         if now - self._gave_way >= TURN:
-            await checkpoint()
+            await anyio.lowlevel.checkpoint()
             self._gave_way = time.monotonic()
 
     async def _break_off(self, error: BaseException) -> None:

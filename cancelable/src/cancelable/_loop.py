@@ -13,10 +13,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
-from anyio.lowlevel import EventLoopToken, current_token
+import anyio
 
 if TYPE_CHECKING:  # anyio.abc brings sockets in, which a program may not need
     from anyio.abc import AsyncBackend
+    from anyio.lowlevel import EventLoopToken
 
 
 class _AsyncioLoop(Protocol):
@@ -111,7 +112,7 @@ def current_loop() -> Loop:
     # cannot be.
     if loop is not None and loop.running() is loop.native_token and loop.rival not in sys.modules:
         return loop
-    token = current_token()
+    token = anyio.lowlevel.current_token()
     if loop is None or loop.native_token is not token.native_token:
         loop = _here.loop = Loop(token)
     return loop

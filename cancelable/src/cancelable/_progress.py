@@ -11,7 +11,6 @@ from functools import partial
 from typing import Self, TypeAlias
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from ._answers import awaitable
 from ._log import logger
@@ -232,11 +231,11 @@ class ProgressFeed:
         while True:
             update, ended = self._latest, self._ended
             if update is not None and update is not self._seen:
-                await checkpoint()
+                await anyio.lowlevel.checkpoint()
                 self._seen = update
                 return update
             if ended and self._latest is update:
-                await checkpoint()
+                await anyio.lowlevel.checkpoint()
                 raise StopAsyncIteration
             await self._changed.wait()
             self._changed = anyio.Event()

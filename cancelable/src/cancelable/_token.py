@@ -17,7 +17,6 @@ from functools import partial
 from typing import TypeAlias
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from ._cause import Cause
 from ._ids import new_id
@@ -102,7 +101,7 @@ class CancelationToken:
         Raises:
             CancelationError: The error of the first request.
         """
-        await checkpoint()
+        await anyio.lowlevel.checkpoint()
         self.check()
 
     async def cancel(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Generic, Protocol, Self, TypeVar
 
-from anyio.lowlevel import checkpoint
+import anyio
 
 from ._cause import Cause
 from ._doorbell import Doorbell
@@ -57,13 +57,13 @@ class Watch(AsyncIterator[RecordT], Generic[RecordT]):
 
     async def __anext__(self) -> RecordT:
         if self._ended:
-            await checkpoint()
+            await anyio.lowlevel.checkpoint()
             raise StopAsyncIteration
         found, self._next = self._next, None
         while found is None or self._is_known(found):
             await self._bell.wait()
             found = await self._look()
-        await checkpoint()
+        await anyio.lowlevel.checkpoint()
         self._last = found
         self._ended = self._is_last(found)
         return found
