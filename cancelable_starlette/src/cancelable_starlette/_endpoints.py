@@ -219,13 +219,12 @@ class EndpointSettings:
                         await end_as_cancelled(exchange, exc)
             except CancelationError as error:
                 results.append(await _response_to(error, exchange, request))
+            finally:
+                if exchange.stop():
+                    await exchange.close()
+                del scope[EXCHANGE_KEY]
 
-        try:
-            await watch_alone(exchange, call, WARN_AFTER)
-        finally:
-            if exchange.stop():
-                await exchange.close()
-            del scope[EXCHANGE_KEY]
+        await watch_alone(exchange, call, WARN_AFTER)
         return results[-1]
 
 

@@ -182,13 +182,14 @@ class RequestCancelationMiddleware:
             await self.app(scope, receive, send)
             return
 
-        def start(tasks: TaskGroup) -> None:
+        def start(tasks: TaskGroup) -> Callable[[], object]:
             service = WatcherService(tasks)
             self._services[loop] = service
             tasks.start_soon(service.run)
             if self._settings.warn_after != math.inf:
                 tasks.start_soon(service.look_after_all, self._settings.warn_after)
             tasks.start_soon(self._tell_of_shutdown, service)
+            return tasks.cancel_scope.cancel
 
         # The last word of the lifespan goes out when our own tasks have ended. One server cancels
         # the lifespan's task as soon as it has heard it, and would end with that cancel.
