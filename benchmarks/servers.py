@@ -1,7 +1,8 @@
 """Real servers: requests, and the time from a client's close to the cancel.
 
 Requests are counted by wrk. Beside requests per second stands what the server's process computes
-for one, which does not move when other programs take a core; it is what is compared.
+for one, which does not move when other programs take a core; it is what is compared. For that
+reason wrk shares the server's core: see ``on_one_core``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from candidates import NONE, OURS, middlewares
 from harness import Row, alternate
 from record import Record, alone
-from serving import Serving, backend_of
+from serving import Serving, backend_of, on_one_core
 
 KINDS = ("uvicorn-h11", "uvicorn-httptools-uvloop", "hypercorn-trio")
 ALL_KINDS = (
@@ -61,7 +62,7 @@ def per_second(serving: Serving, wrk: list[str], path: str) -> float:
 def measure_requests(
     record: Record, wrk: list[str], kind: str, application: str, path: str, what: str
 ) -> None:
-    with ExitStack() as stack:
+    with on_one_core(), ExitStack() as stack:
         candidates: dict[str, Callable[[], float]] = {}
         for name in middlewares(backend_of(kind)):
             serving = stack.enter_context(Serving(kind, application, name))

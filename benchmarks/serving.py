@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +23,25 @@ HERE = Path(__file__).parent
 def backend_of(kind: str) -> str:
     """Return the event loop library of a kind of server."""
     return "trio" if kind.endswith("trio") else "asyncio"
+
+
+@contextmanager
+def on_one_core() -> Generator[None]:
+    """Have the servers and clients that are started inside share one core, where that can be set.
+
+    A client on another core falls asleep between two answers, and to wake it is computed by the
+    server: the longer it sleeps the more, above all on a virtual machine. A candidate that takes a
+    little longer for an answer would seem to take a lot longer.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 class Serving:

@@ -16,7 +16,7 @@ from candidates import NONE, OURS, middlewares, ours
 from harness import alternate, compare
 from middleware import Connection, scope_of_a_get
 from record import Record, alone
-from serving import Serving
+from serving import Serving, on_one_core
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from websockets.sync.client import connect
@@ -82,7 +82,7 @@ def per_chunk(serving: Serving, path: str) -> float:
 
 
 def measure_streams(record: Record) -> None:
-    with ExitStack() as stack:
+    with on_one_core(), ExitStack() as stack:
         bare = stack.enter_context(Serving(KIND, "Starlette", NONE))
         watched = stack.enter_context(Serving(KIND, "Starlette", OURS))
         candidates = {
@@ -112,7 +112,7 @@ def per_message(serving: Serving, path: str) -> float:
 
 
 def measure_sockets(record: Record) -> None:
-    with ExitStack() as stack:
+    with on_one_core(), ExitStack() as stack:
         candidates: dict[str, Callable[[], float]] = {}
         for name in middlewares():
             serving = stack.enter_context(Serving(KIND, "Starlette", name))
