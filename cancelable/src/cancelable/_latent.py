@@ -78,7 +78,7 @@ class LatentOperation:
     timeout: float
     """Seconds from the entry to the deadline."""
 
-    def __init__(self, *, timeout: float = math.inf, grace: float = 0.0) -> None:
+    def __init__(self, timeout: float = math.inf, grace: float = 0.0) -> None:
         """Make a block that has not been entered, in the loop that will run it.
 
         Args:

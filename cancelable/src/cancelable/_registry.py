@@ -24,6 +24,7 @@ from ._operation import Operation
 from ._outcome import CancelOutcome
 from ._reason import CancelationReason
 from ._status import OperationStatus
+from ._tally import Tally
 from ._watch import Watch, Watchers
 
 OperationT = TypeVar("OperationT", bound=Operation)
@@ -94,7 +95,7 @@ class OperationRegistry:
         self._eager_for: tuple[RegistryObserver, ...] = ()
         self._watchers = Watchers(self)
         self._totals = {status: 0 for status in OperationStatus if status.is_terminal}
-        self._completed_unasked = 0
+        self._unasked = Tally()
         # Guards the history and the totals, which change only where an operation ends: never
         # on the path of a cancel, which a signal handler may take in the middle of it. A handler
         # that prints the counts may: hence one that its own thread passes.
@@ -225,8 +226,7 @@ class OperationRegistry:
     def latent_completed(self, latent: Latent) -> None:
         """Count a block that nobody has asked about."""
         self._latent.pop(latent, None)
-        with self._lock:
-            self._completed_unasked += 1
+        self._unasked.add()
 
     def latent_failed(self, latent: Latent, operation: Operation) -> None:
         """Remember how a block failed that nobody has asked about."""
@@ -419,7 +419,7 @@ class OperationRegistry:
                 live[status.value] += 1
         with self._lock:
             ended = {status.value: count for status, count in self._totals.items()}
-            ended["completed"] += self._completed_unasked
+            ended["completed"] += self._unasked.total
             remembered = len(self._ended)
         return AwaitedDict(
             {
@@ -595,7 +595,7 @@ class OperationRegistry:
             self._ended.clear()
             self._ended_by_id.clear()
             self._totals = dict.fromkeys(self._totals, 0)
-            self._completed_unasked = 0
+            self._unasked = Tally()
 
     def clear_all(self) -> AwaitedCount:
         """Forget everything: the history, and the live operations, which run on unlisted.

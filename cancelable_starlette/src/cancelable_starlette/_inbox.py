@@ -165,10 +165,26 @@ class Inbox:
                 raise self._hand_over_failure()
             if self._reading or self._pumping:
                 await self._wait_for_news()
-            elif not (self._watched and self._start_pump()):
-                message = await self._read()
-                if message is not None:
-                    return message
+                continue
+            if self._watched and self._start_pump():
+                continue
+            # The application's own task reads; not in a coroutine more.
+            self._reading = True
+            try:
+                message = await self._server_receive()
+            except BaseException:
+                # The application may cancel its own read and go on.
+                self._reading = False
+                self._read_is_over()
+                raise
+            self._reading = False
+            if message["type"] in DISCONNECTS:
+                await self._leave(message)
+                continue
+            self._note(message)
+            if self._watched or self._news is not None:
+                self._read_is_over()
+            return message
 
     async def _look(self) -> Message:
         """Answer a read that does not wait.
@@ -181,24 +197,6 @@ class Inbox:
             self.watch()
             await checkpoint()
         return self._disconnect
-
-    async def _read(self) -> Message | None:
-        """Read from the server in the application's task; None if the client has left."""
-        self._reading = True
-        try:
-            message = await self._server_receive()
-        except BaseException:
-            # The application may cancel its own read and go on.
-            self._reading = False
-            self._read_is_over()
-            raise
-        self._reading = False
-        if message["type"] in DISCONNECTS:
-            await self._leave(message)
-            return None
-        self._note(message)
-        self._read_is_over()
-        return message
 
     def _read_is_over(self) -> None:
         """Let the next one read: the watcher if the request came of age meanwhile."""

@@ -27,7 +27,7 @@ class RequestOperation(LatentOperation):
             grace: Seconds that the handler may run on after it was asked to stop; None for none.
             on_cancel: Called with the facts of the operation if it was cancelled.
         """
-        super().__init__(timeout=timeout, grace=grace or 0.0)
+        super().__init__(timeout, grace or 0.0)
         self._method: str | None = scope.get("method")
         self._path: str = scope["path"]
         self._client: tuple[str, int] | None = scope.get("client")
