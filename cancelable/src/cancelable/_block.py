@@ -521,7 +521,7 @@ class Block(Operation):
                 leaving = ended_by
             elif loop is not None and isinstance(leaving, CancelationError):
                 leaving = await _let_the_outer_go_first(leaving, loop.backend)
-            elif loop is not None and self._is_from_a_check(exc):
+            elif loop is not None and exc is not None and self._is_from_a_check(exc):
                 # The operation around it in this task would take the error for a failure.
                 leaving = await _let_the_outer_go_first(exc, loop.backend)
                 leaving = None if leaving is exc else leaving

@@ -26,20 +26,19 @@ def seconds(value: SupportsFloat | timedelta | None, name: str) -> float:
     """
     if value is None:
         return math.inf
-    if type(value) is float and not math.isnan(value):
-        return value
-    if type(value) is not float and type(value) is not int:
+    kind = type(value)
+    if kind is not float and kind is not int:
         if isinstance(value, timedelta):
             return value.total_seconds()
         if isinstance(value, (bool, str, bytes, bytearray)) or not hasattr(value, "__float__"):
             msg = f"`{name}` must be a number of seconds, a timedelta or None, not {value!r}"
             raise TypeError(msg)
     try:
-        number = float(value)
+        number = float(value)  # type: ignore[arg-type]
     except OverflowError:
         msg = f"`{name}` is too large for a number of seconds; use None for no limit"
         raise ValueError(msg) from None
-    if math.isnan(number):
+    if number != number:  # only NaN differs from itself
         msg = f"`{name}` must be a number of seconds, not NaN"
         raise ValueError(msg)
     return number
