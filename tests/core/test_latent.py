@@ -502,6 +502,21 @@ async def test_one_that_needs_its_operation_is_entered_in_full(
     assert ended(registry) == (1, 0, 0)
 
 
+async def test_code_in_it_can_ask_whether_its_scope_is_cancelled(
+    registry: OperationRegistry,
+) -> None:
+    """Whoever cancelled it, and not behind a shield."""
+    async with Visit() as visit:
+        assert not visit.is_cut_here()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            assert visit.is_cut_here()
+            with anyio.CancelScope(shield=True):
+                assert not visit.is_cut_here()
+        assert not visit.is_cut_here()
+    assert visit.made == 0
+
+
 # -- full from the beginning -----------------------------------------------------------------
 
 

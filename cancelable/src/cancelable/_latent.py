@@ -141,6 +141,14 @@ class LatentOperation:
         """The loop that runs the block, as anyio's ``EventLoopToken.native_token``."""
         return self._loop.native_token
 
+    def is_cut_here(self) -> bool:
+        """Return whether the calling code is in a scope that has been cancelled, of whomever.
+
+        What it waits for now will not come. The same as to compare what anyio's
+        ``current_effective_deadline()`` says with minus infinity, in the loop of the block.
+        """
+        return self._loop.backend.current_effective_deadline() == -math.inf
+
     @property
     def cancel_requested(self) -> bool:
         """Whether the operation was asked to stop, however it ended."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import cast
 
 import anyio
-from anyio import current_effective_deadline
 from anyio.lowlevel import checkpoint
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -214,7 +213,7 @@ class HTTPExchange(Watched):
 
         It has not in a time of grace or in a shield; there a handler may still say something.
         """
-        return self.latent.cancel_requested and current_effective_deadline() == -math.inf
+        return self.latent.cancel_requested and self._is_cut_here()
 
     def _release(self) -> bool:
         """Return True the first time after the start of the response."""

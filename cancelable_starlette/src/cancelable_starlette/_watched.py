@@ -49,6 +49,9 @@ class Watched(Inbox):
         """What is cancelled when the client leaves; made now if nobody has asked before."""
         return self.latent.operation
 
+    def _is_cut_here(self) -> bool:
+        return self.latent.is_cut_here()
+
     def look_after(self, limit: float) -> None:
         """Report a handler that goes on although its operation was cut.
 
