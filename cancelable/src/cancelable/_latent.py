@@ -274,7 +274,8 @@ class LatentOperation:
             RuntimeError: If it was entered before.
         """
         if self._registry is not None:
-            raise _entered_again()
+            msg = "a LatentOperation is entered once; make a new one for each block"
+            raise RuntimeError(msg)
         registry, early, around = current_registry(), self._early, innermost.get()
         if around is not None and not (type(around) is LatentToken and around.latent is None):
             return False
@@ -392,7 +393,3 @@ class LatentToken(OperationToken):
 
 def _nobody() -> None:
     return None
-
-
-def _entered_again() -> RuntimeError:
-    return RuntimeError("a LatentOperation is entered once; make a new one for each block")

@@ -26,19 +26,18 @@ def seconds(value: SupportsFloat | timedelta | None, name: str) -> float:
     """
     if value is None:
         return math.inf
-    kind = type(value)
-    if kind is not float and kind is not int:
+    if type(value) is not float and type(value) is not int:
         if isinstance(value, timedelta):
             return value.total_seconds()
         if isinstance(value, (bool, str, bytes, bytearray)) or not hasattr(value, "__float__"):
             msg = f"`{name}` must be a number of seconds, a timedelta or None, not {value!r}"
             raise TypeError(msg)
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)
     except OverflowError:
         msg = f"`{name}` is too large for a number of seconds; use None for no limit"
         raise ValueError(msg) from None
-    if number != number:  # only NaN differs from itself
+    if math.isnan(number):
         msg = f"`{name}` must be a number of seconds, not NaN"
         raise ValueError(msg)
     return number

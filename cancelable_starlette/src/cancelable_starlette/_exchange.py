@@ -254,8 +254,7 @@ class HTTPExchange(Watched):
             if message.get("trailers", False):
                 self._has_trailers = True
             return False
-        is_body = kind == "http.response.body" and not self._has_trailers
-        if message.get("more_body", False) or not (is_body or self._is_last(kind, message)):
+        if message.get("more_body", False) or not self._is_last(kind, message):
             return self._shutdown_grace is not None
         if not self.latent.is_untouched:
             self._end_deadline()

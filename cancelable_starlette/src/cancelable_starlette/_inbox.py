@@ -258,9 +258,9 @@ class Inbox:
         seldom has one, and a server that waits waits until the request is watched.
         """
         self.complete = True
-        if self._watched or self._method not in BODILESS:
-            if self._may_have_more_body():
-                self.watch()
+        is_worth_a_look = self._watched or self._method not in BODILESS
+        if is_worth_a_look and self._may_have_more_body():
+            self.watch()
         if self._room is not None or self._news is not None:
             self._make_room()
             self._notify()
