@@ -73,6 +73,7 @@ class Block(Operation):
         "_block_around",
         "_callbacks",
         "_finds_parent",
+        "_is_traced",
         "_register",
         "_sources",
         "_task",
@@ -94,6 +95,7 @@ class Block(Operation):
         self._block_around: Block | None = None
         self._callbacks: Callbacks | None = None
         self._finds_parent = finds_parent
+        self._is_traced = False  # whether its entry was logged, so that its end is as well
         self._register = register
         self._sources: tuple[CancelationSource, ...] = ()
         self._task: object = None
@@ -166,7 +168,7 @@ class Block(Operation):
         if known is not None:
             return known
         asked: Callable[[Cause], object] = partial(_request_if_alive, weakref.ref(self))
-        made: Callable[[Cause], object] = self.__dict__.setdefault("asked_by_sources", asked)
+        made: Callable[[Cause], object] = self._keeping().setdefault("asked_by_sources", asked)
         return made
 
     def _limit(self, source: TimeoutSource) -> None:
@@ -175,7 +177,7 @@ class Block(Operation):
         if source.timeout >= self._timeout and self._timeout != math.inf:
             return
         self._timeout = source.timeout
-        self.__dict__["timeout_source"] = source
+        self._keeping()["timeout_source"] = source
         if self._clock is not None and self._ending is None:
             self.deadline = min(self._deadline, self._clock() + source.timeout)
 
@@ -304,6 +306,7 @@ class Block(Operation):
         if self._causes or self._timeout <= 0:
             self._stop_at_once(clock())
         if logger.isEnabledFor(DEBUG):
+            self._is_traced = True
             logger.debug("operation %s entered", self.label)
         if self._sources or (self._callbacks is not None and self._callbacks.on_start):
             await self._start()
@@ -463,7 +466,7 @@ class Block(Operation):
         Returns:
             A function that takes it out again.
         """
-        closers: dict[Closer, None] = self.__dict__.setdefault("closers", {})
+        closers: dict[Closer, None] = self._keeping().setdefault("closers", {})
         closers[close] = None
         return partial(closers.pop, close, None)
 
@@ -514,7 +517,7 @@ class Block(Operation):
         leaving: BaseException | None = None
         loop = self._loop
         try:
-            if self._sources or self.__dict__:
+            if self._sources or self._has_more:
                 ended_by = await self._end_the_rest(exc)
             leaving = self._leave(ended_by)
             if leaving is None and ended_by is not exc:
@@ -660,7 +663,7 @@ class Block(Operation):
             innermost.set(self._block_around)
         for token in self._tokens:
             token._unlisten(self)
-        if self.__dict__:
+        if self._has_more:
             for child in list(self._children):
                 child._let_go(self)
         if self._parent is not None:
@@ -674,14 +677,14 @@ class Block(Operation):
         keeper = self.keeper
         if keeper is not None:
             keeper.left(self)
-        if self.__dict__:
+        if self._has_more:
             self._tell_the_end()
             self._end_progress()
             # The token lives on with those who hold it; it does not need the operation, and
             # a registry that remembers the operation must not keep its listeners.
             self.__dict__.pop("token", None)
             self.__dict__.pop("combined", None)
-        if not is_logged and (ending is OperationStatus.CANCELLED or logger.isEnabledFor(DEBUG)):
+        if not is_logged and (ending is OperationStatus.CANCELLED or self._is_traced):
             self._log_the_end(ending, cause)
 
     def _shed_error(self, cause: Cause) -> None:

@@ -296,13 +296,13 @@ class Cancelable(Block):
             raise RuntimeError(msg)
         if other._timeout < self._timeout:
             self._timeout = other._timeout
-            self.__dict__["timeout_source"] = other.__dict__.get("timeout_source")
+            self._keeping()["timeout_source"] = other.__dict__.get("timeout_source")
         deadline = min(self._deadline, other._deadline)
         if self._clock is not None:
             deadline = min(deadline, self._clock() + other._timeout)
         self.deadline = deadline
         if other._sources:
-            self.__dict__.setdefault("combined", []).append(other)
+            self._keeping().setdefault("combined", []).append(other)
         # The same source may come on two ways; it is started once.
         self._sources = tuple(dict.fromkeys((*self._sources, *other._sources)))
         self.add_token(other.token)
@@ -314,7 +314,7 @@ class Cancelable(Block):
     @property
     def _progress(self) -> Progress:
         progress: Progress | None = self.__dict__.get("progress_room")
-        return progress or self.__dict__.setdefault("progress_room", Progress())
+        return progress or self._keeping().setdefault("progress_room", Progress())
 
     def _end_progress(self) -> None:
         progress: Progress | None = self.__dict__.get("progress_room")
@@ -525,7 +525,7 @@ class Cancelable(Block):
         section._is_shield = reasons is None or bool(around)
         nearest_cut = self._nearest_cut if reasons is not None else _never
         hold = Hold(self, reasons or (), nearest_cut, around)
-        section.__dict__["hold"] = hold
+        section._keeping()["hold"] = hold
         holders = [] if reasons is None else [self, *self._ancestors()]
         cut: CancelationError | None = None
         try:

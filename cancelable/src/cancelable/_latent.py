@@ -23,8 +23,8 @@ from ._cause import Cause
 from ._log import logger
 from ._loop import call_soon, current_loop
 from ._operation import OperationToken, checked_deadline
-from ._registry import OperationRegistry, current_registry
-from ._token import CancelationToken, Listener
+from ._registry import OperationRegistry, registry_here
+from ._token import Listener
 
 
 class LatentOperation:
@@ -59,11 +59,12 @@ class LatentOperation:
         "_scope",
         "_started_at",
         "_task",
-        "_token",
         "began_at",
         "grace",
         "is_untouched",
+        "native_loop",
         "timeout",
+        "token",
     )
 
     began_at: float
@@ -75,8 +76,12 @@ class LatentOperation:
 
     As long as that is so, it has not been asked to stop.
     """
+    native_loop: object
+    """The loop that runs the block, as anyio's ``EventLoopToken.native_token``."""
     timeout: float
     """Seconds from the entry to the deadline."""
+    token: LatentToken
+    """The token of the operation: asking it anything makes the operation."""
 
     def __init__(self, timeout: float = math.inf, grace: float = 0.0) -> None:
         """Make a block that has not been entered, in the loop that will run it.
@@ -90,7 +95,8 @@ class LatentOperation:
         Raises:
             anyio.NoEventLoopError: If no event loop runs in this thread.
         """
-        self._loop = current_loop()
+        self._loop = loop = current_loop()
+        self.native_loop = loop.native_token
         self.timeout = timeout
         self.grace = grace
         self.is_untouched = True
@@ -104,7 +110,7 @@ class LatentOperation:
         self._early: list[Cancelable | None] = []
         # The operation comes first in here, or None: the end of a block nobody asked about.
         self._made: list[Cancelable | None] = []
-        self._token = LatentToken(self)
+        self.token = LatentToken(self)
 
     def make_operation(self) -> Cancelable:
         """Return a new operation for this block: without an id, not entered, not registered.
@@ -130,16 +136,6 @@ class LatentOperation:
         """The operation if there was a reason to make it, else None."""
         made = self._made
         return made[0] if made else None
-
-    @property
-    def token(self) -> CancelationToken:
-        """The token of the operation: asking it anything makes the operation."""
-        return self._token
-
-    @property
-    def native_loop(self) -> object:
-        """The loop that runs the block, as anyio's ``EventLoopToken.native_token``."""
-        return self._loop.native_token
 
     def is_cut_here(self) -> bool:
         """Return whether the calling code is in a scope that has been cancelled, of whomever.
@@ -215,7 +211,7 @@ class LatentOperation:
     def _new_operation(self) -> Cancelable:
         self.is_untouched = False  # before anybody else can have the operation
         operation = self.make_operation()
-        operation.__dict__["token"] = self._token
+        operation._keeping()["token"] = self.token
         return operation
 
     def _offer(self, operation: Cancelable, made: list[Cancelable | None], deadline: float) -> bool:
@@ -276,7 +272,7 @@ class LatentOperation:
         if self._registry is not None:
             msg = "a LatentOperation is entered once; make a new one for each block"
             raise RuntimeError(msg)
-        registry, early, around = current_registry(), self._early, innermost.get()
+        registry, early, around = registry_here.get(), self._early, innermost.get()
         if around is not None and not (type(around) is LatentToken and around.latent is None):
             return False
         if early or registry._eager_for or logger.isEnabledFor(DEBUG):
@@ -303,12 +299,12 @@ class LatentOperation:
         if self._made:  # before it was in there, so that the maker could not take it out
             registry._latent.pop(self, None)
         # Not the block itself: tasks that were started inside keep this as long as they live.
-        innermost.set(self._token)
+        innermost.set(self.token)
         return True
 
     async def _enter_in_full(self) -> None:
         """Enter the block of the operation instead."""
-        self._registry = registry = current_registry()
+        self._registry = registry = registry_here.get()
         self.began_at = self._loop.clock()
         await registry.register(self.operation, keep_completed=False).__aenter__()
 
@@ -323,7 +319,7 @@ class LatentOperation:
                 return
             await self.operation.__aexit__(exc_type, exc, tb)
         finally:
-            self._token.latent = None
+            self.token.latent = None
             # The frame would be part of a traceback that it holds.
             del exc, tb
 
@@ -357,7 +353,7 @@ class LatentOperation:
             registry.latent_completed(self)
         finally:
             # The token stays the innermost block of this task, and stands for none from now on.
-            self._token.latent = None
+            self.token.latent = None
         return True
 
 

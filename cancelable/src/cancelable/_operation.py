@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
@@ -64,6 +64,7 @@ class Operation(Awaited):
         "_ending",
         "_failure",
         "_grace",
+        "_has_more",
         "_is_in_parents_task",
         "_is_shield",
         "_loop",
@@ -113,8 +114,19 @@ class Operation(Awaited):
         self._ended_at = 0.0
         self.keeper = None
         self.keep_completed = True
+        self._has_more = False
         if operation_id is not None:
-            self.__dict__["operation_id"] = checked_id(operation_id, "operation_id")
+            self._keeping()["operation_id"] = checked_id(operation_id, "operation_id")
+
+    def _keeping(self) -> dict[str, Any]:
+        """Return ``__dict__`` to put something there, and mark that there is something.
+
+        The interpreter makes that dictionary when it is first looked at, even if only to see that
+        it is empty; most operations end without it. The mark comes first: whoever sees what was
+        put there sees the mark.
+        """
+        self._has_more = True
+        return self.__dict__
 
     # -- facts ---------------------------------------------------------------------------
 
@@ -123,7 +135,7 @@ class Operation(Awaited):
         """The id: the one that was given, else an unguessable one, made when first asked for."""
         known: str | None = self.__dict__.get("operation_id")
         if known is None:
-            known = str(self.__dict__.setdefault("operation_id", new_id()))
+            known = str(self._keeping().setdefault("operation_id", new_id()))
             keeper = self.keeper
             if keeper is not None:
                 keeper.id_was_made(self, known)
@@ -132,7 +144,7 @@ class Operation(Awaited):
     @property
     def known_id(self) -> str | None:
         """The id if it was given or somebody has asked for it, else None."""
-        known: str | None = self.__dict__.get("operation_id")
+        known: str | None = self.__dict__.get("operation_id") if self._has_more else None
         return known
 
     @property
@@ -231,7 +243,7 @@ class Operation(Awaited):
         if self._ending is None:
             return self._facts()
         final: OperationContext | None = self.__dict__.get("context")
-        return final or self.__dict__.setdefault("context", self._facts())
+        return final or self._keeping().setdefault("context", self._facts())
 
     def set_partial_result(self, value: object) -> None:
         """Keep what has been done so far: context and error carry it when the block ends.
@@ -239,7 +251,7 @@ class Operation(Awaited):
         Args:
             value: Anything.
         """
-        self.__dict__["partial_result"] = value
+        self._keeping()["partial_result"] = value
 
     def _facts(self) -> OperationContext:
         cause = self.cause
@@ -275,7 +287,7 @@ class Operation(Awaited):
         if known is not None:
             return known
         since = timedelta(seconds=time.monotonic() - self._started_at)
-        made: datetime = self.__dict__.setdefault("start_time", datetime.now(UTC) - since)
+        made: datetime = self._keeping().setdefault("start_time", datetime.now(UTC) - since)
         return made
 
     # -- the tree ------------------------------------------------------------------------
@@ -312,7 +324,7 @@ class Operation(Awaited):
         in between reaches it one way or the other. When it is cut is the parent's time: at
         once, or at the end of a grace that the parent has.
         """
-        children: dict[Operation, None] = self.__dict__.setdefault("children", {})
+        children: dict[Operation, None] = self._keeping().setdefault("children", {})
         children[child] = None
         if self._causes and not child._is_shield:
             child._learn_from(self)
@@ -515,7 +527,7 @@ class Operation(Awaited):
         return [] if holds is None else list(holds)
 
     def _take_hold(self, hold: Hold) -> None:
-        holds: dict[Hold, None] = self.__dict__.setdefault("holds", {})
+        holds: dict[Hold, None] = self._keeping().setdefault("holds", {})
         holds[hold] = None
 
     def _drop_hold(self, hold: Hold) -> None:
@@ -725,7 +737,7 @@ class Operation(Awaited):
         """
         loop = current_loop()
         ended = anyio.Event()
-        waiting: dict[anyio.Event, Loop] = self.__dict__.setdefault("_waiting", {})
+        waiting: dict[anyio.Event, Loop] = self._keeping().setdefault("_waiting", {})
         # The event goes in before the ending is looked up, as with every listener here.
         waiting[ended] = loop
         try:
@@ -756,7 +768,7 @@ class Operation(Awaited):
         known: OperationToken | None = self.__dict__.get("token")
         if known is not None:
             return known
-        token: OperationToken = self.__dict__.setdefault("token", OperationToken(self))
+        token: OperationToken = self._keeping().setdefault("token", OperationToken(self))
         if self._causes:
             token.learn(self._causes[0], None)
         return token

@@ -106,7 +106,7 @@ class OperationRegistry:
     @classmethod
     def current(cls) -> OperationRegistry:
         """Return the registry that is the default here."""
-        return current_registry()
+        return registry_here.get()
 
     @classmethod
     def get_instance(cls) -> OperationRegistry:
@@ -116,11 +116,11 @@ class OperationRegistry:
     @contextmanager
     def as_default(self) -> Generator[OperationRegistry]:
         """Make this registry the default for the code inside and the tasks that it starts."""
-        token = _current.set(self)
+        token = registry_here.set(self)
         try:
             yield self
         finally:
-            _current.reset(token)
+            registry_here.reset(token)
 
     # -- entering and leaving ------------------------------------------------------------
 
@@ -688,9 +688,6 @@ ThreadSafeRegistry = OperationRegistry
 """The same class: every call of a registry is safe from any thread."""
 
 _default = OperationRegistry()
-_current: ContextVar[OperationRegistry] = ContextVar("cancelable_registry", default=_default)
 
-
-def current_registry() -> OperationRegistry:
-    """Return the registry that is the default here."""
-    return _current.get()
+registry_here: ContextVar[OperationRegistry] = ContextVar("cancelable_registry", default=_default)
+"""The registry that is the default for the running code."""

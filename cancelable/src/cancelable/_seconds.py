@@ -37,7 +37,7 @@ def seconds(value: SupportsFloat | timedelta | None, name: str) -> float:
     except OverflowError:
         msg = f"`{name}` is too large for a number of seconds; use None for no limit"
         raise ValueError(msg) from None
-    if math.isnan(number):
+    if number != number:  # true of NaN alone
         msg = f"`{name}` must be a number of seconds, not NaN"
         raise ValueError(msg)
     return number

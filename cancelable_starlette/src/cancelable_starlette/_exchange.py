@@ -175,12 +175,16 @@ class HTTPExchange(Watched):
             # As pass_on, which would be one more coroutine for each message.
             if message.get("more_body", False) and self._shutdown_grace is None:
                 await self._server_send(message)
-                return
-            if self._note_outgoing(message):
-                await self._tell_of_shutdown()
-            await self._server_send(message)
-            if not self.started:
-                self._note_sent(message)
+            elif message["type"] == "http.response.start":
+                self._note_start(message)
+                await self._server_send(message)
+                self._note_started()
+            else:
+                if self._is_last(message):
+                    self._end()
+                elif self._shutdown_grace is not None:
+                    await self._tell_of_shutdown()
+                await self._server_send(message)
         except anyio.get_cancelled_exc_class():
             if not (self.started and self._is_cut() and self._release()):
                 raise
@@ -194,7 +198,7 @@ class HTTPExchange(Watched):
         if self.complete:
             return True
         if self.is_deserted:
-            if self.hides_disconnect and self._is_last(message["type"], message):
+            if self.hides_disconnect and self._is_last(message):
                 # Complete for whoever made it, who may wait to hear of that.
                 self.hides_disconnect = False
                 self._notify()
@@ -234,39 +238,36 @@ class HTTPExchange(Watched):
         Args:
             message: A message of the ASGI specification's HTTP part; others pass untouched.
         """
-        if self._note_outgoing(message):
-            await self._tell_of_shutdown()
-        await self._server_send(message)
-        if not self.started:
-            self._note_sent(message)
+        if message["type"] == "http.response.start":
+            self._note_start(message)
+            await self._server_send(message)
+            self._note_started()
+        else:
+            if self._is_last(message):
+                self._end()
+            elif self._shutdown_grace is not None:
+                await self._tell_of_shutdown()
+            await self._server_send(message)
 
-    def _note_outgoing(self, message: Message) -> bool:
-        """Keep the books before the server sees a message.
+    def _note_start(self, message: Message) -> None:
+        """Keep the books before the server sees the start of the response."""
+        self.attempted = True
+        if not self.latent.is_untouched and self._ends_deadline_at_start:
+            self._end_deadline()
+        if message.get("trailers", False):
+            self._has_trailers = True
 
-        Returns:
-            Whether the response is to be told first that the server shuts down.
-        """
-        kind = message["type"]
-        if kind == "http.response.start":
-            self.attempted = True
-            if not self.latent.is_untouched and self._ends_deadline_at_start:
-                self._end_deadline()
-            if message.get("trailers", False):
-                self._has_trailers = True
-            return False
-        if message.get("more_body", False) or not self._is_last(kind, message):
-            return self._shutdown_grace is not None
+    def _note_started(self) -> None:
+        """Keep the books when the server has taken the start."""
+        self.started = self._invited = True
+        if self._watched:
+            self.invite()
+
+    def _end(self) -> None:
+        """Keep the books before the server sees the last message."""
         if not self.latent.is_untouched:
             self._end_deadline()
         self.finish()
-        return False
-
-    def _note_sent(self, message: Message) -> None:
-        """Keep the books when the server has taken a message."""
-        if message["type"] == "http.response.start":
-            self.started = self._invited = True
-            if self._watched:
-                self.invite()
 
     async def _tell_of_shutdown(self) -> None:
         """Tell the response of a shutdown: only now it has turned out to be a stream."""
@@ -277,12 +278,18 @@ class HTTPExchange(Watched):
         if self.latent.deadline != math.inf:
             self.latent.deadline = math.inf
 
-    def _is_last(self, kind: str, message: Message) -> bool:
-        if kind == "http.response.body" or kind == "http.response.zerocopysend":
-            return not (self._has_trailers or message.get("more_body", False))
+    def _is_last(self, message: Message) -> bool:
+        """Return whether nothing of the response comes after a message."""
+        if message.get("more_body", False):
+            return False
+        kind = message["type"]
+        if kind == "http.response.body":
+            return not self._has_trailers
         if kind == "http.response.trailers":
             return not message.get("more_trailers", False)
-        return kind == "http.response.pathsend" and not self._has_trailers
+        if kind in ("http.response.zerocopysend", "http.response.pathsend"):
+            return not self._has_trailers
+        return False
 
     # -- the end -------------------------------------------------------------------------
 

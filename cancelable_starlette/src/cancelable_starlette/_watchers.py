@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import anyio
@@ -109,50 +110,63 @@ class WatcherService:
 class OwnWatcher:
     """Watch one request from a task group of its own.
 
-    Most requests end young. Their group is not cancelled, which costs more than all the rest: the
-    task that waits until they are older is told to end.
+    To cancel that group costs more than all the rest. So it is only done where something is left
+    in it that does not end otherwise; the task that waits for the end is told of it.
     """
 
     def __init__(self, tasks: TaskGroup) -> None:
         """Make a watcher in *tasks*."""
         self._tasks = tasks
+        self._to_be_cancelled = 0
         self._has_ended = False
         self._end: anyio.Event | None = None
-        self._only_waits = True
 
     def spawn(self, read: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Start a task that reads."""
-        self._only_waits = False
-        self._tasks.start_soon(read)
+        self._to_be_cancelled += 1
+        self._tasks.start_soon(self._run, read)
         return True
+
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await work()
+        finally:
+            self._to_be_cancelled -= 1
 
     def end(self) -> None:
         """Have the tasks end: the request has."""
         self._has_ended = True
-        if not self._only_waits:
+        if self._to_be_cancelled:
             self._tasks.cancel_scope.cancel()
         elif self._end is not None:
             self._end.set()
 
     async def watch(self, inbox: Inbox, warn_after: float, shutdown: Shutdown | None) -> None:
         """Watch a request once it is older, until it ends; see ``watch_alone``."""
-        if self._has_ended or await self._ends_young():
+        if await self._ends_within(TICK):
             return
-        self._only_waits = False
         inbox.watch()
-        while True:
-            with anyio.move_on_after(warn_after / LOOKS) as pause:
-                await (anyio.sleep_forever() if shutdown is None else shutdown.token.wait())
-            if shutdown is not None and not pause.cancelled_caught:
-                await inbox.shut_down(shutdown.grace)
-                shutdown = None
+        if shutdown is not None:
+            self._to_be_cancelled += 1
+            await self._run(partial(_tell_of_shutdown, inbox, warn_after, shutdown))
+        while not await self._ends_within(warn_after / LOOKS):
             inbox.look_after(warn_after)
 
-    async def _ends_young(self) -> bool:
-        self._end = anyio.Event()
-        with anyio.move_on_after(TICK):
-            await self._end.wait()
+    async def _ends_within(self, seconds: float) -> bool:
+        if not self._has_ended:
+            self._end = anyio.Event()
+            with anyio.move_on_after(seconds):
+                await self._end.wait()
         return self._has_ended
+
+
+async def _tell_of_shutdown(inbox: Inbox, warn_after: float, shutdown: Shutdown) -> None:
+    """Wait for a shutdown, and meanwhile look after a request that may take no end."""
+    while shutdown.token.cause is None:
+        with anyio.move_on_after(warn_after / LOOKS):
+            await shutdown.token.wait()
+        inbox.look_after(warn_after)
+    await inbox.shut_down(shutdown.grace)
 
 
 async def watch_alone(
