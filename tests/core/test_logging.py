@@ -46,6 +46,21 @@ async def test_a_completed_operation_is_heard_at_debug_alone(
     assert "completed" in debug[1]
 
 
+async def test_a_block_is_heard_as_its_entry_was(caplog: pytest.LogCaptureFixture) -> None:
+    """Each DEBUG record of an end has one of an entry, whenever the level changes."""
+    caplog.set_level(logging.INFO, "cancelable")
+    async with Cancelable("quiet"):
+        caplog.set_level(logging.DEBUG, "cancelable")
+        async with Cancelable("heard"):
+            pass
+    assert [text.split()[1] for text in ours(caplog, logging.DEBUG)] == ["heard", "heard"]
+
+    async with Cancelable("silenced"):
+        caplog.set_level(logging.INFO, "cancelable")
+    assert "silenced" in ours(caplog, logging.DEBUG)[-1]
+    assert len(ours(caplog, logging.DEBUG)) == 3
+
+
 @pytest.mark.parametrize("reason", ["manual", "signal", "disconnect", "condition", "error"])
 async def test_a_cause_is_one_info_record(caplog: pytest.LogCaptureFixture, reason: str) -> None:
     """Id, name, reason, message and duration; those below it stay at DEBUG."""

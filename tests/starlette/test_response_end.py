@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from contextvars import ContextVar
 
 import anyio
@@ -24,8 +26,10 @@ from cancelable_starlette.testing import (
     UVICORN,
     ScriptedConnection,
     ServerBehaviour,
+    lifespan,
 )
-from tests.starlette.support import Watch, application, look, respond, run
+from tests.starlette.support import Watch, application, look, respond, run, until_watched
+from tests.support.native import on_asyncio
 
 SERVERS = pytest.mark.parametrize(
     "server",
@@ -67,6 +71,40 @@ async def test_background_tasks_finish_after_the_client_has_left(
 
     assert finished == [1, 2]
     assert connection.body == b"ok"
+
+
+async def test_a_watched_request_ends_without_a_cancel(anyio_backend: object, watch: Watch) -> None:
+    """The reader hears the server's disconnect at the end of the response, and is done."""
+    connection = ScriptedConnection(server=UVICORN)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        await respond(send)
+
+    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
+    assert connection.body == b"ok"
+    assert connection.cancelled_reads == 0
+    assert connection.delivered[-1]["type"] == "http.disconnect"
+
+
+@on_asyncio
+async def test_a_cancel_while_the_reader_ends_leaves_no_read_behind(watch: Watch) -> None:
+    """`task.cancel()` may come while a request waits for the end of its reader."""
+    connection = ScriptedConnection(server=SILENT)
+    tasks: list[asyncio.Task[None]] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        await respond(send)
+        tasks[0].cancel()
+
+    app = RequestCancelationMiddleware(application(handle))
+    async with lifespan(app) if watch == "service" else contextlib.nullcontext():
+        tasks.append(asyncio.create_task(connection.run(app)))
+        with anyio.fail_after(5), pytest.raises(asyncio.CancelledError):
+            await tasks[0]
+        await anyio.wait_all_tasks_blocked()
+        assert connection.cancelled_reads == 1
 
 
 @SERVERS
