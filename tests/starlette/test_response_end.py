@@ -73,20 +73,6 @@ async def test_background_tasks_finish_after_the_client_has_left(
     assert connection.body == b"ok"
 
 
-async def test_a_watched_request_ends_without_a_cancel(anyio_backend: object, watch: Watch) -> None:
-    """The reader hears the server's disconnect at the end of the response, and is done."""
-    connection = ScriptedConnection(server=UVICORN)
-
-    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        await until_watched(receive)
-        await respond(send)
-
-    await run(RequestCancelationMiddleware(application(handle)), connection, watch)
-    assert connection.body == b"ok"
-    assert connection.cancelled_reads == 0
-    assert connection.delivered[-1]["type"] == "http.disconnect"
-
-
 @on_asyncio
 async def test_a_cancel_while_the_reader_ends_leaves_no_read_behind(watch: Watch) -> None:
     """`task.cancel()` may come while a request waits for the end of its reader."""
