@@ -20,7 +20,6 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "tests", "core_alone", "wheels", "floors"]
 
 ROOT = Path(__file__).parent
 DIST = ROOT / "dist"
@@ -48,11 +47,23 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 if HERE not in PYTHONS:
     PYTHONS.append(HERE)
+OLDEST = PYTHONS[0] if shutil.which(f"python{PYTHONS[0]}") else HERE
+
+# The oldest Python has three sessions of its own: the core alone, the wheels with the newest of
+# what they stand on, and everything with the oldest of it.
+nox.options.sessions = [
+    "lint",
+    "types",
+    *(f"tests-{python}" for python in PYTHONS[1:]),
+    "core_alone",
+    "wheels",
+    "floors",
+]
 
 TWO_BACKENDS = ["--backend", "asyncio", "--backend", "trio"]
 # What a Python or a loop might do otherwise is in our own code. The newest Python goes round all
 # loops and servers, and kills brokers, which takes minutes and hardly depends on the version; the
-# oldest has the broker and the pages too, where the dependencies are the oldest as well.
+# floors have the broker and the pages too.
 OUR_ROOMS = ["tests/core", "tests/starlette", "tests/fastapi", "tests/packaging"]
 SERVERS = "tests/servers"
 ROOMS = {f"tests/{path.parent.name}" for path in ROOT.glob("tests/*/test_*.py")}
@@ -66,10 +77,8 @@ AT_THE_FLOORS = [
     f"--ignore={SERVERS}",
     "--ignore=tests/examples",
 ]
-# A wheel may lack a file, and the core may lean on what only the web brings. What they do is
-# tested elsewhere, on both backends.
-ONE_BACKEND = ["--backend", "asyncio"]
-OF_THE_WHEELS = [*ONE_BACKEND, "tests/core", "tests/fastapi", "tests/packaging"]
+# A wheel may lack a file. What they do on Trio is tested elsewhere.
+OF_THE_WHEELS = ["--backend", "asyncio", "tests/starlette", "tests/fastapi", "tests/packaging"]
 
 # Files go to a few processes side by side: most tests wait for servers and brokers.
 SIDE_BY_SIDE = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
@@ -93,7 +102,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests; ``-- --backend trio`` runs them on one backend.
 
     The newest Python runs all of them, our own code on every loop. The others run our own code on
-    asyncio and Trio: uvloop and eager tasks differ in what does not change with the version.
+    asyncio and Trio: uvloop and eager tasks differ in what does not change with the version. What
+    ``nox`` runs without arguments has other sessions for the oldest.
     """
     session.install(*EDITABLE, *group("tests"))
     runs = ON_THE_NEWEST if session.python == PYTHONS[-1] else ON_EACH_PYTHON
@@ -101,7 +111,7 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *chosen(session, *arguments))
 
 
-@nox.session(tags=["test"])
+@nox.session(python=OLDEST, tags=["test"])
 def core_alone(session: nox.Session) -> None:
     """Run the tests of the core where nothing of the web is installed."""
     session.install("-e", "./cancelable", *group("core"))
@@ -115,7 +125,7 @@ def core_alone(session: nox.Session) -> None:
         "sys.exit(f'not alone here: {found}' if found else 0)",
     )
     session.install("-e", "./cancelable[resources]")
-    session.run("pytest", *chosen(session, "tests/core", *ONE_BACKEND))
+    session.run("pytest", *chosen(session, "tests/core", *TWO_BACKENDS))
 
 
 @nox.session
@@ -147,7 +157,7 @@ def time_of_last_change() -> str:
         return "1600000000"  # not a clone
 
 
-@nox.session(requires=["build"], tags=["test"])
+@nox.session(python=OLDEST, requires=["build"], tags=["test"])
 def wheels(session: nox.Session) -> None:
     """Run the tests against the three built wheels."""
     session.install(*(str(path) for path in sorted(DIST.glob("*.whl"))), *group("tests"))
