@@ -294,7 +294,8 @@ class Block(Operation):
         if parent is not None:
             self._is_in_parents_task = isinstance(parent, Block) and parent._task is task
             cut = self._hard_cut()
-        self._scope = scope = loop.backend.create_cancel_scope(deadline=cut)
+        make = loop.scope_class
+        self._scope = scope = make() if cut == math.inf else make(deadline=cut)
         scope.__enter__()
         innermost.set(self)
         # From here on a request from any thread finds the scope. Those that came before have

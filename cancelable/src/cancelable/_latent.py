@@ -287,7 +287,8 @@ class LatentOperation:
             self.is_untouched = False
             self._deadline = min(self._deadline, now + self.timeout)
             cut = self._deadline + self.grace
-        self._scope = scope = loop.backend.create_cancel_scope(deadline=cut)
+        make = loop.scope_class
+        self._scope = scope = make() if cut == math.inf else make(deadline=cut)
         scope.__enter__()
         # All that a maker wants is there by now.
         early.append(None)

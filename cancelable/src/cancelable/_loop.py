@@ -46,6 +46,8 @@ class Loop:
     Attributes:
         native_token: anyio's native token; its identity is the loop's.
         backend: anyio's backend of the loop, whose calls need not look it up again.
+        scope_class: What the backend makes of ``anyio.CancelScope``: a subclass, whose constructor
+            need not ask which loop runs.
         clock: anyio's time in seconds, readable in any thread.
         current_task: The task that runs in this thread's loop; its identity is all that is
             promised.
@@ -63,12 +65,14 @@ class Loop:
         "native_token",
         "rival",
         "running",
+        "scope_class",
     )
 
     def __init__(self, token: EventLoopToken) -> None:
         """Learn the loop that runs in this thread."""
         self.native_token: object = token.native_token
         self.backend: type[AsyncBackend] = token.backend_class
+        self.scope_class: type[anyio.CancelScope] = type(self.backend.create_cancel_scope())
         self.clock: Callable[[], float]
         self.current_task: Callable[[], object]
         self.call_soon: Callable[[Callable[[], object]], bool]
