@@ -47,14 +47,23 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 if HERE not in PYTHONS:
     PYTHONS.append(HERE)
-OLDEST = PYTHONS[0] if shutil.which(f"python{PYTHONS[0]}") else HERE
+
+
+def is_here(python: str) -> bool:
+    """Return whether a Python can be started; a version manager may have left only its name."""
+    found = shutil.which(f"python{python}")
+    return found is not None and not subprocess.run([found, "-c", ""], capture_output=True).returncode
+
+
+OLDEST = PYTHONS[0] if is_here(PYTHONS[0]) else HERE
+OTHERS = PYTHONS[1:] if any(map(is_here, PYTHONS[1:])) else [HERE]
 
 # The oldest Python has three sessions of its own: the core alone, the wheels with the newest of
 # what they stand on, and everything with the oldest of it.
 nox.options.sessions = [
     "lint",
     "types",
-    *(f"tests-{python}" for python in PYTHONS[1:]),
+    *(f"tests-{python}" for python in OTHERS),
     "core_alone",
     "wheels",
     "floors",

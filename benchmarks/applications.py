@@ -45,6 +45,12 @@ async def get_json(request: Request) -> JSONResponse:
     return JSONResponse({"hello": "world"})
 
 
+async def get_json_late(request: Request) -> JSONResponse:
+    """Answer when the request is old enough to be watched."""
+    await anyio.sleep(0.02)
+    return JSONResponse({"hello": "world"})
+
+
 async def post_json(request: Request) -> JSONResponse:
     return JSONResponse({"size": len(await request.body())})
 
@@ -100,6 +106,7 @@ def of_starlette() -> ASGIApp:
     return Starlette(
         routes=[
             Route("/json", get_json),
+            Route("/late", get_json_late),
             Route("/post", post_json, methods=["POST"]),
             Route("/stream/starlette", stream_of_starlette),
             Route("/stream/ours", stream_of_ours),

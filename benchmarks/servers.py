@@ -3,6 +3,9 @@
 Requests are counted by wrk. Beside requests per second stands what the server's process computes
 for one, which does not move when other programs take a core; it is what is compared. For that
 reason wrk shares the server's core: see ``on_one_core``.
+
+Two processes of the same server differ by a few percent for as long as they live: by where their
+objects happen to lie. So each candidate is started several times.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from candidates import NONE, OURS, middlewares
-from harness import Row, alternate
+from harness import Row, alternate, rows_of, take_turns
 from record import Record, alone
 from serving import Serving, backend_of, on_one_core
 
@@ -31,7 +34,9 @@ ALL_KINDS = (
     "hypercorn-trio",
 )
 SECONDS = 1
-ROUNDS = 5
+STARTS = 4
+ROUNDS = 2
+"""How often each candidate is measured between two starts."""
 CLIENTS = 16
 OLD_ENOUGH = 0.03
 """Seconds of age of a request whose client leaves."""
@@ -43,6 +48,9 @@ REACH = {
     ("Starlette", "uvicorn-httptools-uvloop"): 70,
 }
 """Percent of the requests per second without any middleware."""
+
+LATE_MS = 20
+"""Milliseconds that the handler of ``/late`` waits, longer than requests are left unwatched."""
 
 POST = 'wrk.method = "POST"\nwrk.body = string.rep("x", 10240)\n'
 
@@ -62,13 +70,17 @@ def per_second(serving: Serving, wrk: list[str], path: str) -> float:
 def measure_requests(
     record: Record, wrk: list[str], kind: str, application: str, path: str, what: str
 ) -> None:
-    with on_one_core(), ExitStack() as stack:
-        candidates: dict[str, Callable[[], float]] = {}
-        for name in middlewares(backend_of(kind)):
-            serving = stack.enter_context(Serving(kind, application, name))
-            serving.get("/json")
-            candidates[name] = partial(per_second, serving, wrk, path)
-        rows = alternate(candidates, ROUNDS)
+    found: dict[str, list[float]] = {name: [] for name in middlewares(backend_of(kind))}
+    for _ in range(STARTS):
+        with on_one_core(), ExitStack() as stack:
+            candidates: dict[str, Callable[[], float]] = {}
+            for name in found:
+                serving = stack.enter_context(Serving(kind, application, name))
+                serving.get("/json")
+                candidates[name] = partial(per_second, serving, wrk, path)
+            for name, results in take_turns(candidates, ROUNDS).items():
+                found[name] += results
+    rows = rows_of(found)
     record.table(
         f"{what}, {application} under {kind}",
         "requests per second of the server's processor",
@@ -127,6 +139,9 @@ def measure(record: Record) -> None:
             for kind in KINDS:
                 for application in ("Starlette", "FastAPI"):
                     measure_requests(record, wrk, kind, application, "/json", "JSON GET")
+                if kind.startswith("uvicorn"):
+                    late = f"JSON GET that waits {LATE_MS} ms"
+                    measure_requests(record, wrk, kind, "Starlette", "/late", late)
                 post = [*wrk, "-s", str(script)]
                 measure_requests(record, post, kind, "Starlette", "/post", "10 KB POST")
     for kind in ALL_KINDS:

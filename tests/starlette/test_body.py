@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 
@@ -33,6 +34,7 @@ from tests.starlette.support import (
     until_left,
     until_watched,
 )
+from tests.support.native import on_asyncio
 
 SERVERS = pytest.mark.parametrize(
     "server",
@@ -308,6 +310,36 @@ async def test_what_was_held_is_given_back_at_the_end(anyio_backend: object, wat
         connection = ScriptedConnection("POST", body=[b"x" * 1024] * 2)
         await run(app, connection, watch)
 
+        assert connection.status == 200
+
+
+@on_asyncio
+@pytest.mark.parametrize("answers", [True, False])
+async def test_what_was_held_is_given_back_by_a_request_whose_task_is_cancelled(
+    answers: bool,
+) -> None:
+    """W3: asyncio's own cancel cuts through each shield, also at the end of a request."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        await connection.wait_for_reads(1)
+        if answers or not tasks:
+            await respond(send)
+        if tasks:
+            tasks.pop().cancel()  # heard where the end of the request waits for its reader
+
+    app = RequestCancelationMiddleware(application(handle), read_ahead_in_total=2048)
+    async with lifespan(app):
+        for _ in range(5):
+            connection = ScriptedConnection("POST", body=[b"x" * 1024] * 2, server=SILENT)
+            task = asyncio.create_task(connection.run(app))
+            tasks.append(task)
+            with anyio.fail_after(5), pytest.raises(asyncio.CancelledError):
+                await task
+        connection = ScriptedConnection("POST", body=[b"x" * 1024] * 2)
+        with anyio.fail_after(5):
+            await connection.run(app)
         assert connection.status == 200
 
 

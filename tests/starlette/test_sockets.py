@@ -10,7 +10,7 @@ import pytest
 from anyio import sleep_forever
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cancelable import (
@@ -870,3 +870,23 @@ def test_a_wrong_argument_is_refused() -> None:
         CancelableWebSocketRoute("/", lambda _: None, timeout=0)
     with pytest.raises(ValueError, match="`on_disconnect`"):
         CancelableWebSocketRoute("/", lambda _: None, on_disconnect="?")  # type: ignore[arg-type]
+
+
+async def test_two_tasks_may_close_at_once(anyio_backend: object) -> None:
+    """Both wait for the same reader to end, and neither longer than it takes."""
+    took: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await anyio.wait_all_tasks_blocked()  # the reader waits for a message
+        begin = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            for code in (1000, 1001):
+                tasks.start_soon(send, {"type": "websocket.close", "code": code})
+        took.append(anyio.current_time() - begin)
+
+    socket = ScriptedSocket()
+    with anyio.fail_after(LIMIT):
+        await socket.run(RequestCancelationMiddleware(app))
+    assert took == [pytest.approx(0, abs=0.1)]

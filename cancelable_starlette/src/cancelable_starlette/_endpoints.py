@@ -220,9 +220,9 @@ class EndpointSettings:
             except CancelationError as error:
                 results.append(await _response_to(error, exchange, request))
             finally:
+                del scope[EXCHANGE_KEY]
                 if exchange.stop():
                     await exchange.close()
-                del scope[EXCHANGE_KEY]
 
         await watch_alone(exchange, call, WARN_AFTER)
         return results[-1]

@@ -85,7 +85,7 @@ class Inbox:
     _disconnect: Message
     """What said that the client has left; there when it has."""
     _pump_ended: anyio.Event | None
-    """Set at the end of the task that reads, for one who waits; there when it has begun."""
+    """Set at the end of the task that reads; there when one has begun, None until somebody waits."""
     watcher: Watcher | None
     """Who runs the task that reads; None until the request is known to one."""
 
@@ -277,21 +277,28 @@ class Inbox:
     async def close(self) -> None:
         """Wait until no task of ours is in the server's ``receive()``; after ``stop``.
 
-        All servers answer with a disconnect as soon as they have the whole response. So the task
-        mostly ends by itself in this turn of the loop, where a cancel would cost as much as all
-        the rest of a watched request.
+        All servers answer with a disconnect as soon as they have the whole response to a request.
+        So the task mostly ends by itself in this turn of the loop, where a cancel would cost as
+        much as all the rest of a watched request.
+
+        asyncio's own ``task.cancel()`` may come at each ``await`` here, whatever the shields. The
+        task is cancelled and what was held is given back all the same.
         """
         try:
             if self._pumping and self.complete:
                 await cancel_shielded_checkpoint()
         finally:
-            await self._end_pump()
-        if self._held:
-            self._hold(-self._held)
+            try:
+                await self._end_pump()
+            finally:
+                self._hold(-self._held)
 
     async def _end_pump(self) -> None:
         if self._pump_scope is not None:
-            self._pump_ended = ended = anyio.Event()
+            # Others may wait already: a socket is closed by several tasks at once.
+            ended = self._pump_ended
+            if ended is None:
+                ended = self._pump_ended = anyio.Event()
             self._pump_scope.cancel()
             deadline = anyio.current_time() + STOP_LIMIT
             with anyio.CancelScope(deadline=deadline, shield=True):
@@ -345,7 +352,7 @@ class Inbox:
                 await self._leave(message)
                 return
             self._note(message)
-            if not self.complete:
+            if not (self.complete or self._closed):
                 self._keep(message)
 
     async def _leave(self, message: Message) -> None:

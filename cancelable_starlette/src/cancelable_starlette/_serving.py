@@ -103,11 +103,11 @@ async def serve(
     finally:
         if service is not None:
             service.leave(exchange)
-        if exchange.stop():
-            await exchange.close()
         # The scope outlives the request in the hands of others; the exchange knows the server's
         # callables, which know the scope.
         del scope[EXCHANGE_KEY]
+        if exchange.stop():
+            await exchange.close()
 
 
 def open_exchange(scope: Scope, receive: Receive, send: Send, settings: Settings) -> Exchange:
