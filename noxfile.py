@@ -52,7 +52,9 @@ if HERE not in PYTHONS:
 def is_here(python: str) -> bool:
     """Return whether a Python can be started; a version manager may have left only its name."""
     found = shutil.which(f"python{python}")
-    return found is not None and not subprocess.run([found, "-c", ""], capture_output=True).returncode
+    if found is None:
+        return False
+    return subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 OLDEST = PYTHONS[0] if is_here(PYTHONS[0]) else HERE

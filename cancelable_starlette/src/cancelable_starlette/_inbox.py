@@ -85,7 +85,7 @@ class Inbox:
     _disconnect: Message
     """What said that the client has left; there when it has."""
     _pump_ended: anyio.Event | None
-    """Set at the end of the task that reads; there when one has begun, None until somebody waits."""
+    """Set at the end of the task that reads; None until somebody waits for that."""
     watcher: Watcher | None
     """Who runs the task that reads; None until the request is known to one."""
 
