@@ -34,8 +34,8 @@ ALL_KINDS = (
     "hypercorn-trio",
 )
 SECONDS = 1
-STARTS = 4
-ROUNDS = 2
+STARTS = 3
+ROUNDS = 1
 """How often each candidate is measured between two starts."""
 CLIENTS = 16
 OLD_ENOUGH = 0.03
@@ -139,7 +139,7 @@ def measure(record: Record) -> None:
             for kind in KINDS:
                 for application in ("Starlette", "FastAPI"):
                     measure_requests(record, wrk, kind, application, "/json", "JSON GET")
-                if kind.startswith("uvicorn"):
+                if kind.endswith("uvloop"):
                     late = f"JSON GET that waits {LATE_MS} ms"
                     measure_requests(record, wrk, kind, "Starlette", "/late", late)
                 post = [*wrk, "-s", str(script)]
