@@ -180,9 +180,7 @@ class HTTPExchange(Watched):
                 await self._server_send(message)
                 self._note_started()
             else:
-                if self._is_last(message):
-                    self._end()
-                elif self._shutdown_grace is not None:
+                if self._note_body(message):
                     await self._tell_of_shutdown()
                 await self._server_send(message)
         except anyio.get_cancelled_exc_class():
@@ -243,9 +241,7 @@ class HTTPExchange(Watched):
             await self._server_send(message)
             self._note_started()
         else:
-            if self._is_last(message):
-                self._end()
-            elif self._shutdown_grace is not None:
+            if self._note_body(message):
                 await self._tell_of_shutdown()
             await self._server_send(message)
 
@@ -263,11 +259,18 @@ class HTTPExchange(Watched):
         if self._watched:
             self.invite()
 
-    def _end(self) -> None:
-        """Keep the books before the server sees the last message."""
+    def _note_body(self, message: Message) -> bool:
+        """Keep the books before the server sees a message behind the start.
+
+        Returns:
+            Whether the response is to be told first that the server shuts down.
+        """
+        if not self._is_last(message):
+            return self._shutdown_grace is not None
         if not self.latent.is_untouched:
             self._end_deadline()
         self.finish()
+        return False
 
     async def _tell_of_shutdown(self) -> None:
         """Tell the response of a shutdown: only now it has turned out to be a stream."""
