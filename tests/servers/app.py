@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import select
 import sys
 from collections.abc import AsyncIterator
 
@@ -34,8 +36,15 @@ shutdown = CancelationToken()
 
 
 def note(path: str, event: str, detail: object = None) -> None:
-    """Tell the test what happened to the request of *path*."""
-    print(json.dumps([path, event, detail]), file=sys.stdout, flush=True)
+    """Tell the test what happened to the request of *path*.
+
+    The output is shared with whatever else logs there, in other processes too: granian does. What
+    those write may be the beginning of a line. One write that begins and ends a line stays whole,
+    because the system writes up to ``PIPE_BUF`` bytes to a pipe at once (POSIX, ``write``).
+    """
+    line = f"\n{json.dumps([path, event, detail])}\n".encode()
+    assert len(line) <= select.PIPE_BUF, line
+    os.write(sys.stdout.fileno(), line)
 
 
 async def sleep(request: Request) -> Response:

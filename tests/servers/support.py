@@ -107,7 +107,7 @@ class RunningServer:
             if line.startswith('["/'):
                 path, event, detail = json.loads(line)
                 self._events.put((path, event, detail))
-            else:
+            elif line != "\n":
                 self._printed.append(line)
 
     def wait_for(self, path: str, event: str) -> object:
@@ -142,6 +142,8 @@ class RunningServer:
 
     def log(self) -> str:
         """Return what the server has logged."""
+        if self._log.closed:
+            return self._whole_log
         self._log.seek(0)
         return self._log.read() + "".join(self._printed)
 
