@@ -13,8 +13,8 @@ as it does. What it does otherwise than the server behind it, on purpose:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
@@ -22,12 +22,16 @@ from starlette.types import Message, Receive, Scope
 
 from ._head import BODILESS, expects_continue, may_have_body
 from ._read_ahead import PER_MESSAGE, ReadAhead
+from ._workers import Work
 
 RETRY = 0.05
 """Seconds after which a watcher that the bound in total stopped looks whether there is room."""
 
 DISCONNECTS = ("http.disconnect", "websocket.disconnect")
 """The types of the messages that say that the client is gone."""
+
+TURNS = 2
+"""Turns of the loop that a reader has to end by itself when the response is complete."""
 
 STOP_LIMIT = 1.0
 """Seconds that the end of a request waits for a server's ``receive()`` to take a cancel."""
@@ -36,8 +40,16 @@ STOP_LIMIT = 1.0
 class Watcher(Protocol):
     """Who runs the task that reads for a request."""
 
-    def spawn(self, read: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Start the task; return False if it cannot be started any more."""
+    def spawn(self, work: Work) -> anyio.CancelScope | None:
+        """Have a task do work for the request.
+
+        Args:
+            work: What it does.
+
+        Returns:
+            A scope around the work, to be cancelled only as long as the work has not ended: the
+            task may do other work afterwards. None if no task can be started any more.
+        """
         ...
 
 
@@ -278,15 +290,17 @@ class Inbox:
         """Wait until no task of ours is in the server's ``receive()``; after ``stop``.
 
         All servers answer with a disconnect as soon as they have the whole response to a request.
-        So the task mostly ends by itself in this turn of the loop, where a cancel would cost as
-        much as all the rest of a watched request.
+        So the task mostly ends by itself in this turn of the loop or, since Trio runs the tasks of
+        a turn in any order, in the next one. A cancel would cost as much as all the rest of a
+        watched request, and the task, which can be used again.
 
         asyncio's own ``task.cancel()`` may come at each ``await`` here, whatever the shields. The
         task is cancelled and what was held is given back all the same.
         """
         try:
-            if self._pumping and self.complete:
-                await cancel_shielded_checkpoint()
+            for _ in range(TURNS):
+                if self._pumping and self.complete:
+                    await cancel_shielded_checkpoint()
         finally:
             try:
                 await self._end_pump()
@@ -314,20 +328,19 @@ class Inbox:
             return False
         if not self._invited and expects_continue(self._headers):
             return False
-        self._pump_scope, self._pump_ended = anyio.CancelScope(), None
+        self._pump_ended = None
         # Set before the task starts: an eager one may have ended when spawn() returns.
         self._pumping = True
-        if self.watcher is not None and self.watcher.spawn(self._pump):
-            return True
-        self._pumping = False
-        self._pump_scope = None
-        return False
+        scope = None if self.watcher is None else self.watcher.spawn(self._pump)
+        if scope is None:
+            self._pumping = False
+        elif self._pumping:
+            self._pump_scope = scope
+        return scope is not None
 
     async def _pump(self) -> None:
-        assert self._pump_scope is not None
         try:
-            with self._pump_scope:
-                await self._read_until_left()
+            await self._read_until_left()
         except Exception as exc:
             self._failure = exc
         except anyio.get_cancelled_exc_class() as exc:

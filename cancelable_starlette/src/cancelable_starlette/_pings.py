@@ -36,7 +36,7 @@ class Pings:
         self._interval = interval
         self._send_ping = send_ping
         self._sent_at = -math.inf
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None
         self._ended = anyio.Event()
 
     def start(self, watcher: Watcher) -> None:
@@ -46,7 +46,8 @@ class Pings:
             watcher: Who runs the task.
         """
         self.note_sent()
-        if not watcher.spawn(self._run):
+        self._scope = watcher.spawn(self._run)
+        if self._scope is None:
             self._ended.set()  # the server is about to end
 
     def note_sent(self) -> None:
@@ -55,7 +56,8 @@ class Pings:
 
     def end(self) -> None:
         """Send no more."""
-        self._scope.cancel()
+        if self._scope is not None and not self._ended.is_set():
+            self._scope.cancel()
 
     async def wait_ended(self) -> None:
         """Wait until the task has ended; after ``start`` and ``end``."""
@@ -63,11 +65,10 @@ class Pings:
 
     async def _run(self) -> None:
         try:
-            with self._scope:
-                while True:
-                    await anyio.sleep_until(self._sent_at + self._interval)
-                    async with self.turn:
-                        await self._ping_if_silent()
+            while True:
+                await anyio.sleep_until(self._sent_at + self._interval)
+                async with self.turn:
+                    await self._ping_if_silent()
         except Exception:
             # The next send of the stream will meet it as well, where somebody can be told.
             logger.debug("a ping could not be sent", exc_info=True)

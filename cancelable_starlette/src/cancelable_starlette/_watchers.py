@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -12,6 +11,7 @@ from anyio.abc import TaskGroup
 from ._inbox import Inbox
 from ._overrun import LOOKS
 from ._shutdown import Shutdown
+from ._workers import Work, Workers
 
 TICK = 0.005
 """Seconds of age at which a request is watched; the service may take one tick longer."""
@@ -31,7 +31,7 @@ class WatcherService:
         Args:
             tasks: The group in whose tasks it reads; it must stay open as long as the service.
         """
-        self._tasks = tasks
+        self._workers = Workers(tasks)
         self.knows_server: bool = False
         self._young: set[Inbox] = set()
         self._older: set[Inbox] = set()
@@ -67,11 +67,9 @@ class WatcherService:
         for inbox in [*self._young, *self._older, *self._watched]:
             await inbox.shut_down(grace)
 
-    def spawn(self, read: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Start a task that reads; return False when the service has ended."""
-        if not self._closed:
-            self._tasks.start_soon(read)
-        return not self._closed
+    def spawn(self, work: Work) -> anyio.CancelScope | None:
+        """Have a task read, or do something else for a request; see ``Watcher``."""
+        return None if self._closed else self._workers.start(work)
 
     async def run(self) -> None:
         """Watch until the task is cancelled."""
@@ -121,15 +119,17 @@ class OwnWatcher:
         self._has_ended = False
         self._end: anyio.Event | None = None
 
-    def spawn(self, read: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Start a task that reads."""
+    def spawn(self, work: Work) -> anyio.CancelScope:
+        """Start a task that reads, or does something else for the request; see ``Watcher``."""
+        scope = anyio.CancelScope()
         self._to_be_cancelled += 1
-        self._tasks.start_soon(self._run, read)
-        return True
+        self._tasks.start_soon(self._run, work, scope)
+        return scope
 
-    async def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _run(self, work: Work, scope: anyio.CancelScope) -> None:
         try:
-            await work()
+            with scope:
+                await work()
         finally:
             self._to_be_cancelled -= 1
 
@@ -148,7 +148,8 @@ class OwnWatcher:
         inbox.watch()
         if shutdown is not None:
             self._to_be_cancelled += 1
-            await self._run(partial(_tell_of_shutdown, inbox, warn_after, shutdown))
+            tell = partial(_tell_of_shutdown, inbox, warn_after, shutdown)
+            await self._run(tell, anyio.CancelScope())
         while not await self._ends_within(warn_after / LOOKS):
             inbox.look_after(warn_after)
 

@@ -1,0 +1,105 @@
+"""Tasks of one task group that do one piece of work after another.
+
+To start and end a task costs more than what the reader of a request does in it; most readers are
+needed for milliseconds. So a task that is done waits for the next piece of work. Design note
+``0004`` has the measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any, TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+
+IDLE_LIMIT = 100
+"""How many tasks wait for work at most; each takes a few kilobytes."""
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""What a task does."""
+
+
+class Workers:
+    """Do work in tasks of a task group; all calls belong to its loop."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        """Take the group in which the tasks run, in the context that they are to have."""
+        self._tasks = tasks
+        self._context = copy_context()
+        self._idle: list[_Worker] = []
+
+    def start(self, work: Work) -> anyio.CancelScope:
+        """Have a task do a piece of work.
+
+        Args:
+            work: What it does. It is cancelled with the group; what it raises ends the group.
+
+        Returns:
+            A scope around the work, to cancel it while it has not ended; never afterwards, when
+            the scope may be around the work of somebody else.
+        """
+        if self._idle:
+            worker = self._idle.pop()
+            worker.work = work
+            worker.called.set()
+        else:
+            worker = _Worker(work)
+            self._tasks.start_soon(self._run, worker)
+        return worker.scope
+
+    async def _run(self, worker: _Worker) -> None:
+        with worker.scope:
+            while True:
+                await worker.do()
+                if worker.scope.cancel_called or not self._is_as_new():
+                    return
+                await self._wait_for_work(worker)
+
+    def _is_as_new(self) -> bool:
+        """Return whether the calling task can be used again, and there is a need of it.
+
+        Its context must have nothing of one request in it that the next one would see: neither
+        because the task was started by a request, nor because a middleware around ours has set
+        something in a ``receive()`` of its own.
+        """
+        if len(self._idle) >= IDLE_LIMIT:
+            return False
+        here, new = copy_context(), self._context
+        # By identity: to compare foreign values could run foreign code.
+        return len(here) == len(new) and all(here.get(var, _nothing) is new[var] for var in new)
+
+    async def _wait_for_work(self, worker: _Worker) -> None:
+        worker.called = anyio.Event()
+        self._idle.append(worker)
+        try:
+            await worker.called.wait()
+        except anyio.get_cancelled_exc_class():
+            # Whoever gave the work waits for its end. As the work of a task that is cancelled
+            # before it runs, it begins and meets the cancel at its first checkpoint.
+            if worker.work is None:
+                self._idle.remove(worker)
+                raise
+
+
+class _Worker:
+    """One task, and what it has to do."""
+
+    __slots__ = ("called", "scope", "work")
+
+    called: anyio.Event
+    """Set when a task that waits has work; there when it waits."""
+
+    def __init__(self, work: Work) -> None:
+        self.work: Work | None = work
+        self.scope = anyio.CancelScope()
+
+    async def do(self) -> None:
+        """Do the work, and forget it: it is part of a request that is about to end."""
+        work, self.work = self.work, None
+        assert work is not None
+        await work()
+
+
+_nothing = object()

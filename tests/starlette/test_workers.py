@@ -1,0 +1,233 @@
+"""The tasks that read for one request after another: W13, and nothing goes from one to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from contextvars import ContextVar
+from functools import partial
+
+import anyio
+import pytest
+import trio
+from anyio.lowlevel import checkpoint
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cancelable_starlette import RequestCancelationMiddleware
+from cancelable_starlette._watchers import TICK
+from cancelable_starlette._workers import IDLE_LIMIT, Workers
+from cancelable_starlette.testing import ScriptedConnection, lifespan
+from tests.starlette.support import LIMIT, application, respond
+
+request_of: ContextVar[str] = ContextVar("request_of", default="nobody's")
+
+
+def task() -> object:
+    """Return the calling task itself, so that no later one can be taken for it."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return trio.lowlevel.current_task()
+
+
+class Readers:
+    """Stand around the middleware and note which tasks read from the server, and what they see."""
+
+    def __init__(self, app: ASGIApp, *, leaves_a_mark: bool = False) -> None:
+        self.app = app
+        self.leaves_a_mark = leaves_a_mark
+        self.tasks: list[object] = []
+        self.seen: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        own = task()
+
+        async def noted() -> Message:
+            if scope["type"] == "http" and task() != own:
+                self.tasks.append(task())
+                self.seen.append(request_of.get())
+                if self.leaves_a_mark:
+                    request_of.set(scope["path"])
+            return await receive()
+
+        await self.app(scope, noted, send)
+
+
+async def wait_until_watched(scope: Scope, receive: Receive, send: Send) -> None:
+    """Respond once the service has begun to read."""
+    await anyio.sleep(3 * TICK)
+    await anyio.wait_all_tasks_blocked()
+    await respond(send)
+
+
+async def send_requests(app: ASGIApp, count: int) -> None:
+    with anyio.fail_after(LIMIT):
+        async with lifespan(app):
+            for number in range(count):
+                await ScriptedConnection(path=f"/{number}").run(app)
+
+
+async def test_one_task_reads_for_one_request_after_another(anyio_backend: object) -> None:
+    """Where its context has stayed what it was."""
+    app = Readers(RequestCancelationMiddleware(application(wait_until_watched)))
+
+    await send_requests(app, 3)
+
+    assert len(app.tasks) >= 3
+    assert len(set(app.tasks)) == 1
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_what_a_receive_leaves_in_its_context_is_not_seen_by_the_next_request(
+    anyio_backend: object, *, is_known: bool
+) -> None:
+    """A middleware around ours may set a variable and never set it back."""
+    if is_known:  # to the lifespan, with a value of its own
+        request_of.set("nobody's")
+    inner = RequestCancelationMiddleware(application(wait_until_watched))
+    app = Readers(inner, leaves_a_mark=True)
+
+    await send_requests(app, 3)
+
+    assert len(set(app.tasks)) == 3
+    assert set(app.seen) <= {"nobody's", "/0", "/1", "/2"}
+    firsts = [app.seen[app.tasks.index(each)] for each in dict.fromkeys(app.tasks)]
+    assert firsts == ["nobody's"] * 3
+
+
+async def note_task(seen: list[object]) -> None:
+    seen.append(task())
+
+
+async def test_a_task_that_a_request_has_started_is_not_used_again(anyio_backend: object) -> None:
+    """It has the context of that request: its variables, and what its tracing goes by."""
+    seen: list[object] = []
+    async with anyio.create_task_group() as tasks:
+        workers = Workers(tasks)
+        request_of.set("/1")
+        workers.start(partial(note_task, seen))
+        await anyio.wait_all_tasks_blocked()
+        workers.start(partial(note_task, seen))
+
+    assert len(set(seen)) == 2
+
+
+async def test_a_task_that_waits_keeps_nothing_of_what_it_did(anyio_backend: object) -> None:
+    """The work is part of a request, with its body and its connection."""
+
+    class Work:
+        async def do(self) -> None:
+            await checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        work = Work()
+        gone = weakref.ref(work)
+        workers = Workers(tasks)
+        workers.start(work.do)
+        del work
+        await anyio.wait_all_tasks_blocked()
+
+        assert gone() is None
+        tasks.cancel_scope.cancel()
+
+
+class Reader:
+    """Work that waits until it is cancelled, and says how it ended."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.ended = anyio.Event()
+
+    async def read(self) -> None:
+        self.told.append("began")
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            self.told.append("cancelled")
+            raise
+        finally:
+            self.ended.set()
+
+
+async def test_work_that_is_cancelled_before_it_begins_begins_and_ends(
+    anyio_backend: object,
+) -> None:
+    """Whoever gave it waits for its end; in a new task and in one that has waited."""
+    seen: list[object] = []
+    async with anyio.create_task_group() as tasks:
+        workers = Workers(tasks)
+        for waits in (False, True):
+            if waits:
+                workers.start(partial(note_task, seen))
+                await anyio.wait_all_tasks_blocked()
+            reader = Reader()
+            workers.start(reader.read).cancel()
+            with anyio.fail_after(LIMIT):
+                await reader.ended.wait()
+            assert reader.told == ["began", "cancelled"]
+
+        await anyio.wait_all_tasks_blocked()
+        workers.start(partial(note_task, seen))  # none that was cancelled
+        await anyio.wait_all_tasks_blocked()
+        assert len(set(seen)) == 2
+        tasks.cancel_scope.cancel()
+
+
+async def test_work_that_comes_as_the_group_ends_begins_and_ends(anyio_backend: object) -> None:
+    """Given before or after the tasks that wait have heard of the end."""
+    early, late = Reader(), Reader()
+    async with anyio.create_task_group() as tasks:
+        workers = Workers(tasks)
+        for _ in range(2):
+            workers.start(checkpoint)
+        await anyio.wait_all_tasks_blocked()
+        workers.start(early.read)
+        tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await anyio.wait_all_tasks_blocked()
+            workers.start(late.read)
+
+    assert early.told == late.told == ["began", "cancelled"]
+
+
+async def test_work_can_be_cancelled_in_a_task_that_is_used_again(anyio_backend: object) -> None:
+    """By the scope of the task, and the others go on."""
+    first, second = Reader(), Reader()
+    async with anyio.create_task_group() as tasks:
+        workers = Workers(tasks)
+        workers.start(checkpoint)
+        await anyio.wait_all_tasks_blocked()
+        scope = workers.start(first.read)
+        workers.start(second.read)
+        await anyio.wait_all_tasks_blocked()
+        scope.cancel()
+        await first.ended.wait()
+        await anyio.wait_all_tasks_blocked()
+
+        assert second.told == ["began"]
+        tasks.cancel_scope.cancel()
+
+
+async def test_only_so_many_tasks_wait(anyio_backend: object) -> None:
+    """A peak of requests must not cost memory for good."""
+    many = IDLE_LIMIT + 20
+    before: list[object] = []
+    after: list[object] = []
+    async with anyio.create_task_group() as tasks:
+        workers = Workers(tasks)
+        for seen in (before, after):
+            gate = anyio.Event()
+
+            async def note_and_wait(seen: list[object] = seen, gate: anyio.Event = gate) -> None:
+                seen.append(task())
+                await gate.wait()
+
+            for _ in range(many):
+                workers.start(note_and_wait)
+            await anyio.wait_all_tasks_blocked()
+            gate.set()
+            await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    assert len(set(before)) == many
+    assert len(set(before) & set(after)) == IDLE_LIMIT
