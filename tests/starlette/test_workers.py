@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from contextvars import ContextVar
 from functools import partial
@@ -16,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cancelable_starlette import RequestCancelationMiddleware
 from cancelable_starlette._watchers import TICK
 from cancelable_starlette._workers import IDLE_LIMIT, Workers
-from cancelable_starlette.testing import ScriptedConnection, lifespan
-from tests.starlette.support import LIMIT, application, respond
+from cancelable_starlette.testing import SILENT, ScriptedConnection, lifespan
+from tests.starlette.support import LIMIT, Watch, application, respond
 
 request_of: ContextVar[str] = ContextVar("request_of", default="nobody's")
 
@@ -112,6 +113,27 @@ async def test_a_task_that_a_request_has_started_is_not_used_again(anyio_backend
     assert len(set(seen)) == 2
 
 
+async def test_what_a_request_starts_has_the_context_of_the_request(
+    anyio_backend: object,
+) -> None:
+    """Also when there is a task that waits, which has not: a ping goes through its middlewares."""
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append(request_of.get())
+
+    async with anyio.create_task_group() as tasks:
+        workers = Workers(tasks)
+        workers.start(checkpoint)
+        await anyio.wait_all_tasks_blocked()
+        request_of.set("/1")
+        workers.start(look)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    assert seen == ["/1"]
+
+
 async def test_a_task_that_waits_keeps_nothing_of_what_it_did(anyio_backend: object) -> None:
     """The work is part of a request, with its body and its connection."""
 
@@ -175,19 +197,20 @@ async def test_work_that_is_cancelled_before_it_begins_begins_and_ends(
 
 async def test_work_that_comes_as_the_group_ends_begins_and_ends(anyio_backend: object) -> None:
     """Given before or after the tasks that wait have heard of the end."""
-    early, late = Reader(), Reader()
+    readers = early, between, late = Reader(), Reader(), Reader()
     async with anyio.create_task_group() as tasks:
         workers = Workers(tasks)
-        for _ in range(2):
+        for _ in range(3):
             workers.start(checkpoint)
         await anyio.wait_all_tasks_blocked()
         workers.start(early.read)
         tasks.cancel_scope.cancel()
+        workers.start(between.read)
         with anyio.CancelScope(shield=True):
             await anyio.wait_all_tasks_blocked()
             workers.start(late.read)
 
-    assert early.told == late.told == ["began", "cancelled"]
+    assert [each.told for each in readers] == [["began", "cancelled"]] * 3
 
 
 async def test_work_can_be_cancelled_in_a_task_that_is_used_again(anyio_backend: object) -> None:
@@ -231,3 +254,73 @@ async def test_only_so_many_tasks_wait(anyio_backend: object) -> None:
 
     assert len(set(before)) == many
     assert len(set(before) & set(after)) == IDLE_LIMIT
+
+
+def cancel_natively(it: object) -> bool:
+    """Call asyncio's own ``task.cancel()``, which no scope knows of; Trio has nothing like it."""
+    return isinstance(it, asyncio.Task) and it.cancel()
+
+
+async def test_work_that_comes_as_a_task_is_cancelled_natively_begins_and_ends(
+    anyio_backend: object,
+) -> None:
+    """As ``asyncio.run()`` does at its end, once; and the group goes on."""
+    seen: list[object] = []
+    reader = Reader()
+    async with anyio.create_task_group() as tasks:
+        workers = Workers(tasks)
+        for _ in range(2):
+            workers.start(partial(note_task, seen))
+        await anyio.wait_all_tasks_blocked()
+        were_cancelled = [cancel_natively(each) for each in seen]
+        scope = workers.start(reader.read)
+        if not any(were_cancelled):
+            scope.cancel()
+        with anyio.fail_after(LIMIT):
+            await reader.ended.wait()
+        await anyio.wait_all_tasks_blocked()
+
+        assert not tasks.cancel_scope.cancel_called
+        tasks.cancel_scope.cancel()
+
+    assert reader.told == ["began", "cancelled"]
+
+
+async def test_a_reader_that_was_cancelled_natively_ends_alone(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """A middleware's ``receive()`` cancels its own task, and catches that; then the request ends.
+
+    asyncio goes on counting such a cancel, so no scope in that task keeps its own to itself.
+    """
+    connection = ScriptedConnection(server=SILENT)
+    ended: list[str] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(3 * TICK)
+        await connection.wait_for_reads(1)
+        await respond(send)
+        ended.append(scope["path"])
+
+    inner = RequestCancelationMiddleware(application(handle))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        own = task()
+
+        async def receive_and_cancel() -> Message:
+            if scope["type"] == "http" and task() != own and cancel_natively(task()):
+                with contextlib.suppress(anyio.get_cancelled_exc_class()):
+                    await checkpoint()
+            return await receive()
+
+        await inner(scope, receive_and_cancel, send)
+
+    with anyio.fail_after(LIMIT):
+        async with lifespan(app) if watch == "service" else contextlib.nullcontext():
+            await connection.run(app)
+            assert connection.complete
+            connection = ScriptedConnection(path="/next", server=SILENT)
+            await connection.run(app)
+
+    assert connection.complete
+    assert ended == ["/", "/next"]

@@ -42,6 +42,11 @@ async def close_chain(source: AsyncIterator[object], failure: BaseException | No
         await _close_the_unheld(underneath, failure)
 
 
+def is_over(source: AsyncIterator[object]) -> bool:
+    """Return whether *source* is a generator that has ended, so that nothing is left to close."""
+    return _is_generator(source) and not _is_suspended(source)
+
+
 async def _close_the_unheld(generators: deque[Generator], failure: BaseException | None) -> None:
     while generators:
         generator = generators.popleft()

@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from ._inbox import Inbox
 from ._overrun import LOOKS
 from ._shutdown import Shutdown
-from ._workers import Work, Workers
+from ._workers import Work, Workers, do_in
 
 TICK = 0.005
 """Seconds of age at which a request is watched; the service may take one tick longer."""
@@ -123,13 +123,12 @@ class OwnWatcher:
         """Start a task that reads, or does something else for the request; see ``Watcher``."""
         scope = anyio.CancelScope()
         self._to_be_cancelled += 1
-        self._tasks.start_soon(self._run, work, scope)
+        self._tasks.start_soon(self._run, partial(do_in, scope, work))
         return scope
 
-    async def _run(self, work: Work, scope: anyio.CancelScope) -> None:
+    async def _run(self, work: Work) -> None:
         try:
-            with scope:
-                await work()
+            await work()
         finally:
             self._to_be_cancelled -= 1
 
@@ -148,8 +147,7 @@ class OwnWatcher:
         inbox.watch()
         if shutdown is not None:
             self._to_be_cancelled += 1
-            tell = partial(_tell_of_shutdown, inbox, warn_after, shutdown)
-            await self._run(tell, anyio.CancelScope())
+            await self._run(partial(_tell_of_shutdown, inbox, warn_after, shutdown))
         while not await self._ends_within(warn_after / LOOKS):
             inbox.look_after(warn_after)
 

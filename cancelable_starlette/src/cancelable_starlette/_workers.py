@@ -7,8 +7,10 @@ needed for milliseconds. So a task that is done waits for the next piece of work
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -40,7 +42,8 @@ class Workers:
             A scope around the work, to cancel it while it has not ended; never afterwards, when
             the scope may be around the work of somebody else.
         """
-        if self._idle:
+        # Work has the context of whoever starts it: a ping of a stream is sent as its request.
+        if self._idle and self._is_in_own_context():
             worker = self._idle.pop()
             worker.work = work
             worker.called.set()
@@ -50,22 +53,23 @@ class Workers:
         return worker.scope
 
     async def _run(self, worker: _Worker) -> None:
-        with worker.scope:
-            while True:
-                await worker.do()
-                if worker.scope.cancel_called or not self._is_as_new():
-                    return
-                await self._wait_for_work(worker)
+        await do_in(worker.scope, partial(self._do_all, worker))
 
-    def _is_as_new(self) -> bool:
-        """Return whether the calling task can be used again, and there is a need of it.
+    async def _do_all(self, worker: _Worker) -> None:
+        """Do one piece of work after another, as long as the task is as good as a new one."""
+        while True:
+            await worker.do()
+            is_wanted = len(self._idle) < IDLE_LIMIT
+            if worker.scope.cancel_called or not (is_wanted and self._is_in_own_context()):
+                return
+            await self._wait_for_work(worker)
 
-        Its context must have nothing of one request in it that the next one would see: neither
-        because the task was started by a request, nor because a middleware around ours has set
-        something in a ``receive()`` of its own.
+    def _is_in_own_context(self) -> bool:
+        """Return whether the calling task has nothing of one request in its context.
+
+        The next one would see it. It is there if a request has started the task, or a middleware
+        around ours has set a variable in a ``receive()`` of its own.
         """
-        if len(self._idle) >= IDLE_LIMIT:
-            return False
         here, new = copy_context(), self._context
         # By identity: to compare foreign values could run foreign code.
         return len(here) == len(new) and all(here.get(var, _nothing) is new[var] for var in new)
@@ -76,11 +80,31 @@ class Workers:
         try:
             await worker.called.wait()
         except anyio.get_cancelled_exc_class():
-            # Whoever gave the work waits for its end. As the work of a task that is cancelled
-            # before it runs, it begins and meets the cancel at its first checkpoint.
             if worker.work is None:
                 self._idle.remove(worker)
                 raise
+            # Whoever gave the work waits for its end. So it begins, and meets the cancel at its
+            # first checkpoint. asyncio's own ``task.cancel()`` comes once, and the scope's again.
+            worker.scope.cancel()
+
+
+async def do_in(scope: anyio.CancelScope, work: Work) -> None:
+    """Do work in a scope of its own, of which nobody outside hears when it is cancelled.
+
+    A scope lets a cancel out that is not all its own: on asyncio if somebody has called
+    ``task.cancel()`` before and nobody ``uncancel()``, or if what was cancelled answers with a new
+    CancelledError. A task group that hears of it cancels all that is in it.
+
+    Args:
+        scope: A scope that has not been entered.
+        work: What is done in it.
+    """
+    try:
+        with scope:
+            await work()
+    except anyio.get_cancelled_exc_class():
+        if anyio.current_effective_deadline() == -math.inf:
+            raise
 
 
 class _Worker:
