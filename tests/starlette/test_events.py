@@ -14,6 +14,7 @@ import pytest
 from anyio import sleep_forever
 from hypothesis import given, strategies as st
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
@@ -261,6 +262,25 @@ async def test_a_silent_stream_is_kept_alive(
     expected = ": ping\n\n" * 2 + "".join(f"data: {n}\n\n" for n in range(4)) + ": ping\n\n"
     assert connection.body == expected.encode()
     assert connection.complete
+
+
+async def test_a_complete_stream_is_not_pinged(
+    anyio_backend: object, watch: Watch, form: str
+) -> None:
+    """W14: however long the request goes on after it."""
+    waits = BackgroundTask(anyio.sleep, 100)
+
+    async def events() -> AsyncIterator[str]:
+        yield "data: 1\n\n"
+
+    connection = ScriptedConnection()
+    app = serving(
+        lambda request: cancelable_streaming_response(events(), ping=10, background=waits), form
+    )
+    await run(app, connection, watch, HOURS)
+
+    assert connection.body == b"data: 1\n\n"
+    assert connection.discarded == []
 
 
 async def test_a_ping_never_stands_in_the_middle_of_an_event(

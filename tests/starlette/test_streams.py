@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import logging
 from collections.abc import AsyncIterator
 
@@ -349,6 +350,19 @@ async def test_where_no_event_fits_the_stream_is_broken_off(
 
     assert connection.body == chunk.encode()
     assert not connection.complete
+
+
+async def test_a_plain_source_is_closed_when_it_was_read_to_its_end(
+    anyio_backend: object, wrap: Wrap
+) -> None:
+    """It may be no generator, and hold something until it is closed."""
+    file = io.BytesIO(b"1\n2\n")
+
+    connection = ScriptedConnection()
+    await run(streaming(cancelable_streaming_response(file), wrap), connection)
+
+    assert connection.body == b"1\n2\n"
+    assert file.closed
 
 
 async def test_a_client_that_stops_reading_is_cut(
