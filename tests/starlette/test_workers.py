@@ -264,7 +264,7 @@ def cancel_natively(it: object) -> bool:
 async def test_work_that_comes_as_a_task_is_cancelled_natively_begins_and_ends(
     anyio_backend: object,
 ) -> None:
-    """As ``asyncio.run()`` does at its end, once; and the group goes on."""
+    """It is not its cancel, and the group goes on; the task is not used again."""
     seen: list[object] = []
     reader = Reader()
     async with anyio.create_task_group() as tasks:
@@ -274,16 +274,44 @@ async def test_work_that_comes_as_a_task_is_cancelled_natively_begins_and_ends(
         await anyio.wait_all_tasks_blocked()
         were_cancelled = [cancel_natively(each) for each in seen]
         scope = workers.start(reader.read)
-        if not any(were_cancelled):
-            scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert reader.told == ["began"]
+        scope.cancel()
         with anyio.fail_after(LIMIT):
             await reader.ended.wait()
+        await anyio.wait_all_tasks_blocked()
+        workers.start(partial(note_task, seen))
         await anyio.wait_all_tasks_blocked()
 
         assert not tasks.cancel_scope.cancel_called
         tasks.cancel_scope.cancel()
 
     assert reader.told == ["began", "cancelled"]
+    assert len(set(seen)) == (3 if all(were_cancelled) else 2)
+
+
+async def test_a_task_that_was_cancelled_natively_reads_for_nobody_else(
+    anyio_backend: object,
+) -> None:
+    """asyncio goes on counting the cancel, which the next request would get to feel."""
+    connections = [ScriptedConnection(path=f"/{number}", server=SILENT) for number in range(2)]
+    inner = Readers(RequestCancelationMiddleware(application(wait_until_watched)))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def cancelled() -> Message:
+            if scope["type"] == "http" and scope["path"] == "/0" and cancel_natively(task()):
+                await checkpoint()
+            return await receive()
+
+        await inner(scope, cancelled, send)
+
+    with anyio.fail_after(LIMIT):
+        async with lifespan(app):
+            for connection in connections:
+                await connection.run(app)
+
+    assert [connection.complete for connection in connections] == [True, True]
+    assert len(set(inner.tasks)) == 2
 
 
 async def test_a_reader_that_was_cancelled_natively_ends_alone(

@@ -349,6 +349,9 @@ class Inbox:
             if self._is_cut_here():
                 raise
             self._failure = exc
+            if self._pump_scope is not None:
+                # asyncio may go on counting the cancel: nobody else is to get this task.
+                self._pump_scope.cancel()
         finally:
             self._pumping = False
             self._pump_scope = None

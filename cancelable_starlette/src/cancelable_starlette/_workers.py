@@ -36,7 +36,7 @@ class Workers:
         """Have a task do a piece of work.
 
         Args:
-            work: What it does. It is cancelled with the group; what it raises ends the group.
+            work: What it does. It is cancelled with the group; an error of it ends the group.
 
         Returns:
             A scope around the work, to cancel it while it has not ended; never afterwards, when
@@ -59,8 +59,9 @@ class Workers:
         """Do one piece of work after another, as long as the task is as good as a new one."""
         while True:
             await worker.do()
-            is_wanted = len(self._idle) < IDLE_LIMIT
-            if worker.scope.cancel_called or not (is_wanted and self._is_in_own_context()):
+            if worker.scope.cancel_called or worker.is_spent or len(self._idle) >= IDLE_LIMIT:
+                return
+            if not self._is_in_own_context():
                 return
             await self._wait_for_work(worker)
 
@@ -83,9 +84,10 @@ class Workers:
             if worker.work is None:
                 self._idle.remove(worker)
                 raise
-            # Whoever gave the work waits for its end. So it begins, and meets the cancel at its
-            # first checkpoint. asyncio's own ``task.cancel()`` comes once, and the scope's again.
-            worker.scope.cancel()
+            # Whoever gave the work waits for its end, so it begins. A scope's cancel meets it at its
+            # first checkpoint. asyncio's own ``task.cancel()`` was meant for a task without work,
+            # and does not come again.
+            worker.is_spent = True
 
 
 async def do_in(scope: anyio.CancelScope, work: Work) -> None:
@@ -110,7 +112,7 @@ async def do_in(scope: anyio.CancelScope, work: Work) -> None:
 class _Worker:
     """One task, and what it has to do."""
 
-    __slots__ = ("called", "scope", "work")
+    __slots__ = ("called", "is_spent", "scope", "work")
 
     called: anyio.Event
     """Set when a task that waits has work; there when it waits."""
@@ -118,6 +120,7 @@ class _Worker:
     def __init__(self, work: Work) -> None:
         self.work: Work | None = work
         self.scope = anyio.CancelScope()
+        self.is_spent = False  # whether what it does now is the last
 
     async def do(self) -> None:
         """Do the work, and forget it: it is part of a request that is about to end."""
