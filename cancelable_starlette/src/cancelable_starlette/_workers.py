@@ -84,9 +84,9 @@ class Workers:
             if worker.work is None:
                 self._idle.remove(worker)
                 raise
-            # Whoever gave the work waits for its end, so it begins. A scope's cancel meets it at its
-            # first checkpoint. asyncio's own ``task.cancel()`` was meant for a task without work,
-            # and does not come again.
+            # Whoever gave the work waits for its end, so it begins. A scope's cancel meets it at
+            # its first checkpoint. asyncio's own ``task.cancel()`` was meant for a task without
+            # work, and does not come again.
             worker.is_spent = True
 
 
