@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable_starlette import RequestCancelationMiddleware
-from cancelable_starlette._watchers import TICK
+from cancelable_starlette._watchers import REST, TICK
 from cancelable_starlette._workers import IDLE_LIMIT, Workers
 from cancelable_starlette.testing import SILENT, ScriptedConnection, lifespan
 from tests.starlette.support import LIMIT, Watch, application, respond
@@ -254,6 +254,60 @@ async def test_only_so_many_tasks_wait(anyio_backend: object) -> None:
 
     assert len(set(before)) == many
     assert len(set(before) & set(after)) == IDLE_LIMIT
+
+
+async def test_no_task_waits_while_they_rest(anyio_backend: object) -> None:
+    """Those that wait end, later ones do not wait; afterwards they do again."""
+    seen: list[object] = []
+    async with anyio.create_task_group() as tasks:
+        workers = Workers(tasks)
+        for number in range(5):
+            if number == 1:
+                workers.rest()
+            elif number == 3:
+                workers.resume()
+            workers.start(partial(note_task, seen))
+            await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    first, second, third, fourth, fifth = seen
+    assert len({first, second, third, fourth}) == 4
+    assert fifth is fourth
+
+
+async def test_tasks_that_are_let_go_as_the_group_ends_end(anyio_backend: object) -> None:
+    """In whatever order the two come."""
+    for is_first in (True, False):
+        async with anyio.create_task_group() as tasks:
+            workers = Workers(tasks)
+            for _ in range(2):
+                workers.start(checkpoint)
+            await anyio.wait_all_tasks_blocked()
+            if is_first:
+                workers.rest()
+            tasks.cancel_scope.cancel()
+            workers.rest()
+
+
+async def test_a_quiet_service_has_no_task_that_waits(anyio_backend: object) -> None:
+    """What is left of a peak is gone a moment after the last request."""
+    app = Readers(RequestCancelationMiddleware(application(wait_until_watched)))
+
+    with anyio.fail_after(LIMIT):
+        async with lifespan(app):
+            await anyio.wait_all_tasks_blocked()
+            quiet = await count_tasks()
+            for _ in range(2):
+                await ScriptedConnection().run(app)
+                assert await count_tasks() == quiet + 1
+                await anyio.sleep(REST + 2 * TICK)
+                assert await count_tasks() == quiet
+
+
+async def count_tasks() -> int:
+    """Return how many tasks there are when none has anything to do."""
+    await anyio.wait_all_tasks_blocked()
+    return len(anyio.get_running_tasks())
 
 
 def cancel_natively(it: object) -> bool:

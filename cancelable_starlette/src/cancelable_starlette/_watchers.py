@@ -16,6 +16,9 @@ from ._workers import Work, Workers, do_in
 TICK = 0.005
 """Seconds of age at which a request is watched; the service may take one tick longer."""
 
+REST = 0.05
+"""Seconds without a new request after which no task waits to read for the next one."""
+
 
 class WatcherService:
     """Watch the requests of one event loop that live long enough to be worth it.
@@ -76,8 +79,7 @@ class WatcherService:
         try:
             while True:
                 if not (self._is_asked or self._young or self._older):
-                    self._work = anyio.Event()
-                    await self._work.wait()
+                    await self._wait_for_requests()
                 self._is_asked = False
                 await anyio.sleep(TICK)
                 of_age, self._older, self._young = self._older, self._young, set()
@@ -89,6 +91,15 @@ class WatcherService:
                     inbox.watch()
         finally:
             self._closed = True
+
+    async def _wait_for_requests(self) -> None:
+        work = self._work = anyio.Event()
+        with anyio.move_on_after(REST):
+            await work.wait()
+        if not work.is_set():
+            self._workers.rest()
+            await work.wait()
+            self._workers.resume()
 
     async def look_after_all(self, warn_after: float) -> None:
         """Look now and then at the requests that are watched, while there are any.

@@ -31,6 +31,18 @@ class Workers:
         self._tasks = tasks
         self._context = copy_context()
         self._idle: list[_Worker] = []
+        self._rests = False
+
+    def rest(self) -> None:
+        """Let no task wait for work until ``resume``; those that do end."""
+        self._rests = True
+        idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.called.set()
+
+    def resume(self) -> None:
+        """Let tasks wait for work."""
+        self._rests = False
 
     def start(self, work: Work) -> anyio.CancelScope:
         """Have a task do a piece of work.
@@ -57,13 +69,15 @@ class Workers:
 
     async def _do_all(self, worker: _Worker) -> None:
         """Do one piece of work after another, as long as the task is as good as a new one."""
-        while True:
+        while worker.work is not None:
             await worker.do()
-            if worker.scope.cancel_called or worker.is_spent or len(self._idle) >= IDLE_LIMIT:
-                return
-            if not self._is_in_own_context():
+            if worker.scope.cancel_called or worker.is_spent or not self._has_use_for_more():
                 return
             await self._wait_for_work(worker)
+
+    def _has_use_for_more(self) -> bool:
+        is_wanted = not self._rests and len(self._idle) < IDLE_LIMIT
+        return is_wanted and self._is_in_own_context()
 
     def _is_in_own_context(self) -> bool:
         """Return whether the calling task has nothing of one request in its context.
@@ -82,7 +96,8 @@ class Workers:
             await worker.called.wait()
         except anyio.get_cancelled_exc_class():
             if worker.work is None:
-                self._idle.remove(worker)
+                if worker in self._idle:  # else it has just been let go
+                    self._idle.remove(worker)
                 raise
             # Whoever gave the work waits for its end, so it begins. A scope's cancel meets it at
             # its first checkpoint. asyncio's own ``task.cancel()`` was meant for a task without
@@ -115,7 +130,7 @@ class _Worker:
     __slots__ = ("called", "is_spent", "scope", "work")
 
     called: anyio.Event
-    """Set when a task that waits has work; there when it waits."""
+    """Set when a task that waits has work, or is to end; there when it waits."""
 
     def __init__(self, work: Work) -> None:
         self.work: Work | None = work
