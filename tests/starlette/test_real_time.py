@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -145,3 +147,45 @@ async def test_an_empty_response_is_complete(
 
     assert connection.status == status
     assert finished == [True]
+
+
+async def test_a_source_that_becomes_slow_lets_others_run_before_each_chunk(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """A stream looks at the clock less often, but only as long as its chunks are quick."""
+    turns = 0
+    seen: list[int] = []
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await checkpoint()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(1_000):
+            yield b"quick"
+        for _ in range(30):
+            seen.append(turns)
+            end = time.monotonic() + 0.006
+            while time.monotonic() < end:
+                pass
+            yield b"slow"
+
+    async def send_at_once(message: object) -> None:
+        pass
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        send = send if scope["type"] == "lifespan" else send_at_once
+        await watched(scope, receive, send)
+
+    watched = RequestCancelationMiddleware(application(CancelableStreamingResponse(chunks())))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count_turns)
+        await run(app, ScriptedConnection(), watch)
+        tasks.cancel_scope.cancel()
+
+    # There are seven at most that it did not look behind. Trio runs the tasks of a turn in any
+    # order; so one turn may bring nothing between two chunks, and two cannot.
+    assert len(seen) == 30
+    assert all(later > earlier for earlier, later in zip(seen[7:], seen[9:], strict=False))

@@ -40,12 +40,13 @@ class HTTPExchange(Watched):
         "_has_trailers",
         "_left_by_shutdown",
         "_released",
+        "_send_timeout",
         "_shutdown_grace",
         "answers",
         "attempted",
         "on_disconnect",
         "on_left",
-        "send_timeout",
+        "passes_freely",
         "started",
     )
 
@@ -57,6 +58,9 @@ class HTTPExchange(Watched):
     """Called when the client left before the response was complete."""
     answers: Answers
     """What the client is told if the request is cancelled."""
+    passes_freely: bool
+    """Whether the server gets a chunk as it is: nobody has left, and there is neither a time limit
+    for a send nor a shutdown."""
 
     def __init__(
         self,
@@ -83,7 +87,8 @@ class HTTPExchange(Watched):
         self.answers = answers
         self.on_disconnect: OnDisconnect = "cancel"
         self.on_left = None
-        self.send_timeout = _NEVER
+        self.passes_freely = True
+        self._send_timeout = _NEVER
         self._shutdown_grace: float | None = None  # seconds; a number once the server shuts down
         self._ends_deadline_at_start = True
         self._cap = _NEVER
@@ -102,6 +107,7 @@ class HTTPExchange(Watched):
 
     async def client_left(self) -> None:
         """Cancel the operation, or only tell, as the policy says."""
+        self.passes_freely = False
         if self.on_left is not None:
             self.on_left()
         if self.on_disconnect == "cancel":
@@ -145,6 +151,11 @@ class HTTPExchange(Watched):
             deadline = self.latent.began_at + seconds
             self.latent.deadline = min(self.latent.deadline, deadline)
 
+    def limit_sends(self, seconds: float) -> None:
+        """Cancel the request when one ``send()`` takes longer than *seconds*."""
+        self._send_timeout = seconds
+        self.passes_freely = self.passes_freely and seconds == math.inf
+
     async def shut_down(self, grace: float) -> None:
         """Tell a response that is being streamed; let any other request finish.
 
@@ -152,6 +163,7 @@ class HTTPExchange(Watched):
             grace: Seconds until a stream is cut.
         """
         self._shutdown_grace = grace
+        self.passes_freely = False
         if self.started and not self.complete:
             await self._cancel_for_shutdown(grace)
 
@@ -165,32 +177,53 @@ class HTTPExchange(Watched):
         generator that is being streamed would stay suspended at its ``yield`` until it is
         collected, but in the generator itself.
         """
-        if self.left or not self.latent.is_untouched:
+        if not (self.passes_freely and self.latent.is_untouched):
             if (self.left or self.latent.cancel_requested) and not await self._may_pass(message):
                 return
         try:
-            if self.send_timeout != _NEVER:
+            if self.passes_freely and message.get("more_body", False):
+                await self.server_send(message)
+            elif self._send_timeout != _NEVER:
                 await self._pass_on_in_time(message)
-                return
             # As pass_on, which would be one more coroutine for each message.
-            if message.get("more_body", False) and self._shutdown_grace is None:
-                await self._server_send(message)
             elif message["type"] == "http.response.start":
                 self._note_start(message)
-                await self._server_send(message)
+                await self.server_send(message)
                 self._note_started()
             else:
                 if self._note_body(message):
                     await self._tell_of_shutdown()
-                await self._server_send(message)
-        except anyio.get_cancelled_exc_class():
-            if not (self.started and self._is_cut() and self._release()):
+                await self.server_send(message)
+        except BaseException as exc:
+            if not await self.forgives(exc):
                 raise
-        except OSError as exc:
-            if not is_of_a_connection(exc):
-                raise
-            await self._leave({"type": "http.disconnect"})
-            self._left_by_shutdown = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether ``send`` would give a chunk to the server and do nothing else.
+
+        A source of many chunks that has ``send`` itself, and none that a middleware has made of
+        it, may then call ``server_send`` instead, which is a coroutine less for each. It has to
+        show ``forgives`` what that raises.
+        """
+        latent = self.latent
+        return self.passes_freely and (latent.is_untouched or not latent.cancel_requested)
+
+    async def forgives(self, failure: BaseException) -> bool:
+        """Take note of a failed ``send()`` of the server; return whether that is all.
+
+        If it is not, the application is to be told.
+
+        Args:
+            failure: What was raised.
+        """
+        if isinstance(failure, anyio.get_cancelled_exc_class()):
+            return self.started and self._is_cut() and self._release()
+        if not (isinstance(failure, OSError) and is_of_a_connection(failure)):
+            return False
+        await self._leave({"type": "http.disconnect"})
+        self._left_by_shutdown = False
+        return True
 
     async def _may_pass(self, message: Message) -> bool:
         if self.complete:
@@ -224,10 +257,10 @@ class HTTPExchange(Watched):
         return is_first
 
     async def _pass_on_in_time(self, message: Message) -> None:
-        with anyio.move_on_after(self.send_timeout) as scope:
+        with anyio.move_on_after(self._send_timeout) as scope:
             await self.pass_on(message)
         if scope.cancelled_caught and not self.complete:
-            text = f"the client took nothing for {self.send_timeout} s"
+            text = f"the client took nothing for {self._send_timeout} s"
             await self.operation.cancel(CancelationReason.TIMEOUT, text)
 
     async def pass_on(self, message: Message) -> None:
@@ -238,12 +271,12 @@ class HTTPExchange(Watched):
         """
         if message["type"] == "http.response.start":
             self._note_start(message)
-            await self._server_send(message)
+            await self.server_send(message)
             self._note_started()
         else:
             if self._note_body(message):
                 await self._tell_of_shutdown()
-            await self._server_send(message)
+            await self.server_send(message)
 
     def _note_start(self, message: Message) -> None:
         """Keep the books before the server sees the start of the response."""

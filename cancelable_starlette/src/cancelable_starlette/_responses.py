@@ -8,7 +8,6 @@ import math
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from time import monotonic
 from typing import TypeAlias, TypeVarTuple, cast
 
 import anyio
@@ -21,11 +20,13 @@ from starlette.types import Message, Receive, Scope, Send
 from cancelable import CancelationError, CancelationReason
 
 from ._chain import close_chain, is_over
+from ._exchange import HTTPExchange
 from ._pings import Pings
 from ._request import Exchange, exchange_of
 from ._serving import Settings, open_exchange, serve_alone
 from ._settings import duration, function
 from ._sse import EVENT_STREAM, PING, ServerSentEvent, ends_an_event, last_event
+from ._turns import Turns
 
 logger = logging.getLogger("cancelable.starlette")
 
@@ -36,9 +37,6 @@ Args = TypeVarTuple("Args")
 
 CLOSE_TIMEOUT = 10.0
 """Seconds that the cleanup of a source may take unless it is said otherwise."""
-
-GIVE_WAY = 0.005
-"""Seconds after which a stream that never waited lets others run."""
 
 
 class CancelableStreamingResponse(StreamingResponse):
@@ -263,26 +261,43 @@ class _Stream:
         start = {"status": response.status_code, "headers": response.raw_headers}
         await send({"type": "http.response.start", **start})
         self._start_pings()
-        is_plain = self._pings is None and self._send_timeout == math.inf
-        waited_at = monotonic()
-        async for chunk in self._source:
-            data = chunk if isinstance(chunk, bytes) else self._encoded(chunk)
-            if is_plain:
-                # As _send_body, which would be two more coroutines for each chunk.
-                if len(data) > 3 and isinstance(data, bytes):
-                    self._tail = data
-                else:
-                    self._note_tail(data)
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            else:
-                await self._send_body(data, more=True)
-            now = monotonic()
-            if now - waited_at > GIVE_WAY:
-                # Neither the source nor the server may have waited for anything. Whoever is to
-                # notice that the client left needs a turn of the loop.
-                await checkpoint()
-                waited_at = monotonic()
+        if self._pings is None and self._send_timeout == math.inf:
+            await self._send_plain_chunks()
+        else:
+            await self._send_guarded_chunks()
         await self._send_body(b"", more=False)
+
+    async def _send_plain_chunks(self) -> None:
+        """Send what the source gives, with as little as possible done for each chunk."""
+        exchange, send = self._exchange, self._send
+        direct = exchange if isinstance(exchange, HTTPExchange) and send == exchange.send else None
+        tail: bytes | memoryview = b""
+        turns, until_look = Turns(), 1
+        try:
+            async for chunk in self._source:
+                data = chunk if isinstance(chunk, bytes) else self._encoded(chunk)
+                tail = data if len(data) > 3 else bytes(tail[-4:]) + data
+                message = {"type": "http.response.body", "body": data, "more_body": True}
+                if direct is not None and direct.is_open:
+                    try:
+                        await direct.server_send(message)
+                    except BaseException as exc:
+                        if not await direct.forgives(exc):
+                            raise
+                else:
+                    await send(message)
+                until_look -= 1
+                if not until_look:
+                    until_look = await turns.look()
+        finally:
+            self._note_tail(tail)
+
+    async def _send_guarded_chunks(self) -> None:
+        """Send what the source gives, with pings between, or a time limit for each send."""
+        turns = Turns()
+        async for chunk in self._source:
+            await self._send_body(self._encoded(chunk), more=True)
+            await turns.look()
 
     def _encoded(self, chunk: Chunk) -> bytes | memoryview:
         if isinstance(chunk, ServerSentEvent):

@@ -131,7 +131,7 @@ def open_request(scope: Scope, receive: Receive, send: Send, settings: Settings)
         exchange.on_disconnect = "continue"
         exchange.hides_disconnect = True
     if settings.send_timeout != math.inf:
-        exchange.send_timeout = settings.send_timeout
+        exchange.limit_sends(settings.send_timeout)
     # In place, so that middlewares around this one can ask for the reason.
     scope[TOKEN_KEY] = latent.token
     scope[EXCHANGE_KEY] = exchange

@@ -187,7 +187,7 @@ class SocketExchange(Watched):
             self.finish()
             self._set_deadline()
         try:
-            await self._server_send(message)
+            await self.server_send(message)
         except OSError as exc:
             if not is_of_a_connection(exc):
                 raise

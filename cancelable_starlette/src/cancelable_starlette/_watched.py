@@ -20,7 +20,10 @@ SHUTTING_DOWN = "the server is shutting down"
 class Watched(Inbox):
     """Tie the messages of a client to the operation that is cancelled when it leaves."""
 
-    __slots__ = ("_overrun", "_server_send", "latent")
+    __slots__ = ("_overrun", "latent", "server_send")
+
+    server_send: Send
+    """The server's ``send()``, which knows nothing of this."""
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class Watched(Inbox):
         """
         super().__init__(scope, receive, read_ahead)
         self.latent = latent
-        self._server_send = send
+        self.server_send = send
         self._overrun: Overrun | None = None
 
     @property
