@@ -699,6 +699,28 @@ async def test_a_cancel_before_the_beginning_stops_it_there(buses: Buses) -> Non
         assert end.state is S.CANCELLED
 
 
+async def test_what_is_registered_is_known_before_it_begins(buses: Buses) -> None:
+    """Everywhere, without an announcement of its own: it may be asked to stop."""
+    async with buses() as (here, there):
+        operation = here.registry.register(Cancelable("job"))
+
+        async def is_seen() -> bool:
+            info = await there.get("job")
+            return info is not None and info.state is S.PENDING
+
+        await until(is_seen)
+        assert [each.id for each in (await here.list_operations()).operations] == ["job"]
+        assert (await there.cancel("job", message="early")).outcome is O.REQUESTED
+        await until(lambda: operation.cancel_requested)
+        with pytest.raises(ManualCancelation, match="early"):
+            async with operation:
+                await anyio.lowlevel.checkpoint()
+                pytest.fail("it was cancelled before")
+        end = await there.wait_stopped("job", PATIENCE)
+        assert end is not None
+        assert end.state is S.CANCELLED
+
+
 async def test_an_operation_that_never_begins_goes_away(buses: Buses) -> None:
     """Nobody has to take it back: it is gone when whoever was to begin it is."""
     async with buses() as (here, there):

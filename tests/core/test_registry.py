@@ -5,6 +5,7 @@ Holds to: S16.
 
 from __future__ import annotations
 
+import gc
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -62,9 +63,8 @@ async def test_the_default_registry_is_replaced_for_the_code_inside() -> None:
 async def test_an_operation_is_listed_for_the_time_of_its_block(
     registry: OperationRegistry,
 ) -> None:
-    """Not before, not after; an operation that asks for no registry is in none."""
+    """Not after it; an operation that asks for no registry is in none."""
     operation = registry.register(Cancelable("mine"))
-    assert registry.get("mine") is None
     async with operation, Cancelable("other"):
         assert registry.get_operation("mine") is operation
         assert [each.id for each in registry.list_operations()] == ["mine"]
@@ -74,6 +74,120 @@ async def test_an_operation_is_listed_for_the_time_of_its_block(
     history = registry.get("mine")
     assert history is not None
     assert history.status is OperationStatus.COMPLETED
+
+
+async def test_an_operation_is_listed_before_it_begins(registry: OperationRegistry) -> None:
+    """It is found, and asked to stop, from the moment that it is registered."""
+    running = registry.register(Cancelable("running"))
+    waiting = registry.register(Cancelable("waiting", metadata={"owner": "ann"}))
+    async with running:
+        listed = registry.list_operations()
+        assert [each.id for each in listed] == ["running", "waiting"]
+        assert [each.id for each in registry.list_operations(OperationStatus.PENDING)] == [
+            "waiting"
+        ]
+        assert [node.context.id for node in registry.tree()] == ["running", "waiting"]
+        assert registry.get_statistics()["active_by_status"] == {
+            "pending": 1,
+            "running": 1,
+            "cancelling": 0,
+        }
+        assert registry.get_operation("waiting") is waiting
+        assert registry.get("waiting", metadata={"owner": "bob"}) is None
+        assert registry.cancel("waiting", message="not now") is CancelOutcome.REQUESTED
+        assert registry.cancel("waiting") is CancelOutcome.ALREADY_REQUESTED
+        assert registry.cancel_all(OperationStatus.PENDING) == 0
+    with pytest.raises(ManualCancelation, match="not now"):
+        async with waiting:
+            assert [each.id for each in registry.list_operations()] == ["waiting"]
+            await anyio.lowlevel.checkpoint()
+            pytest.fail("went on")
+    assert registry.list_operations() == []
+    assert [each.id for each in registry.get_history()] == ["running", "waiting"]
+
+
+async def test_an_id_that_is_made_before_the_beginning_is_known(
+    registry: OperationRegistry,
+) -> None:
+    """Before the operation begins, while it runs, and when it has ended."""
+    operation = registry.register(Cancelable())
+    identity = operation.operation_id
+    assert registry.get_operation(identity) is operation
+    async with operation:
+        assert registry.get_operation(identity) is operation
+    assert registry.cancel(identity) is CancelOutcome.FINISHED
+
+
+async def test_an_operation_that_never_begins_is_forgotten(registry: OperationRegistry) -> None:
+    """The registry is not what keeps it."""
+    kept = registry.register(Cancelable("kept"))
+    for number in range(100):
+        registry.register(Cancelable(f"dropped {number}"))
+        _ = registry.register(Cancelable()).operation_id
+    gc.collect()
+    assert [each.id for each in registry.list_operations()] == ["kept"]
+    assert registry.get("dropped 7") is None
+    assert not registry._pending._by_id.keys() - {"kept"}
+    assert kept.is_pending
+
+
+async def test_of_several_that_wait_with_one_id_the_first_is_found(
+    registry: OperationRegistry,
+) -> None:
+    """They may begin one after the other; whoever comes next is found then."""
+    first, second = (registry.register(Cancelable("mine")) for _ in range(2))
+    assert registry.get_operation("mine") is first
+    async with first:
+        assert registry.get_operation("mine") is first
+    assert registry.get_operation("mine") is second
+    assert registry.cancel("mine") is CancelOutcome.REQUESTED
+    assert second.cancel_requested
+    assert not first.cancel_requested
+
+
+async def test_whoever_follows_is_told_before_the_beginning(registry: OperationRegistry) -> None:
+    """A watcher of one that is pending sees it begin and end."""
+    operation = registry.register(Cancelable("mine"))
+    seen: list[OperationStatus] = []
+
+    async def watch() -> None:
+        async with registry.watch("mine") as contexts:
+            started.set()
+            async for context in contexts:
+                seen.append(context.status)
+
+    started = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        await started.wait()
+        await anyio.sleep(1)
+        async with operation:
+            await anyio.sleep(1)
+    assert seen == [OperationStatus.PENDING, OperationStatus.RUNNING, OperationStatus.COMPLETED]
+
+
+async def test_threads_find_what_begins_meanwhile(registry: OperationRegistry) -> None:
+    """An id that is made while its operation begins is that of a live one, or of none."""
+    lost: list[str] = []
+    operations = [registry.register(Cancelable()) for _ in range(2000)]
+    barrier = threading.Barrier(2)
+
+    def ask() -> None:
+        barrier.wait()
+        for operation in operations:
+            identity = operation.operation_id
+            found = registry.get_operation(identity) or registry.get(identity)
+            if found is None and not operation.status.is_terminal:
+                lost.append(identity)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    barrier.wait()
+    for operation in operations:
+        async with operation:
+            pass
+    thread.join()
+    assert lost == []
 
 
 async def test_a_running_operation_may_be_registered(registry: OperationRegistry) -> None:
@@ -136,6 +250,11 @@ async def test_an_operation_may_be_taken_out(registry: OperationRegistry) -> Non
         assert registry.get("mine") is None
         assert operation.is_running
     assert registry.get_history() == []
+    pending = registry.register(Cancelable("pending"))
+    assert registry.unregister("pending") == 1
+    assert registry.unregister("pending") == 0
+    async with pending:
+        assert registry.list_operations() == []
 
 
 # -- cancelling ------------------------------------------------------------------------------
@@ -143,8 +262,9 @@ async def test_an_operation_may_be_taken_out(registry: OperationRegistry) -> Non
 
 async def test_cancel_answers_at_once_and_never_says_stopped(registry: OperationRegistry) -> None:
     """Requested, already requested, finished, unknown: each as it is."""
-    operation = registry.register(Cancelable("mine"))
+    operation = Cancelable("mine")
     assert registry.cancel("mine") is CancelOutcome.UNKNOWN
+    registry.register(operation)
     with anyio.fail_after(5), pytest.raises(SignalCancelation, match="stop"):
         async with operation:
             assert registry.cancel("mine", "signal", "stop") is CancelOutcome.REQUESTED
@@ -382,8 +502,11 @@ async def test_completed_operations_need_not_be_remembered() -> None:
 async def test_forgetting_everything_stops_nothing(registry: OperationRegistry) -> None:
     """`clear_all` takes live operations out; they run to their own end."""
     await end(registry, "ended", "completed")
+    pending = registry.register(Cancelable("pending"))
     async with registry.register(Cancelable("mine")) as operation:
-        assert registry.clear_all() == 2
+        assert registry.clear_all() == 3
+        async with pending:
+            assert registry.get("pending") is None
         assert registry.list_operations() == []
         assert operation.is_running
     assert registry.get_history() == []

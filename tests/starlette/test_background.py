@@ -58,7 +58,7 @@ async def test_a_cancelled_task_is_quiet_and_those_behind_it_run(
     identity = job.operation_id
 
     async def stop() -> None:
-        while OperationRegistry.current().get(identity) is None:
+        while not done:
             await anyio.sleep(0.01)
         (context,) = OperationRegistry.current().list_operations(name_pattern="work")
         assert context.id == identity
@@ -83,6 +83,32 @@ async def test_a_cancelled_task_is_quiet_and_those_behind_it_run(
     assert caplog.records == []
     outcome = OperationRegistry.current().cancel(identity)
     assert outcome is CancelOutcome.FINISHED
+
+
+async def test_one_that_waits_behind_another_is_cancelled_by_its_id(anyio_backend: object) -> None:
+    """W18: it is known from the moment that it is made, and does not begin any more."""
+
+    async def work(name: str) -> None:
+        done.append(name)
+        await anyio.sleep(1)
+
+    first, second, third = (
+        cancelable_background(work, name, name=name) for name in ("first", "second", "third")
+    )
+
+    async def stop() -> None:
+        while not done:
+            await anyio.sleep(0.01)
+        registry = OperationRegistry.current()
+        assert [each.name for each in registry.list_operations()] == ["first", "second", "third"]
+        assert registry.cancel(second.operation_id) is CancelOutcome.REQUESTED
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop)
+        await ScriptedConnection().run(serving(first, second, third))
+
+    assert done == ["first", "third"]
+    assert second.operation.is_cancelled
 
 
 async def test_a_client_that_leaves_does_not_touch_it(anyio_backend: object, watch: Watch) -> None:

@@ -340,7 +340,7 @@ class Block(Operation):
     def _list(self) -> None:
         """Enter the registry, if one shall list the operation."""
         if self._register and self.keeper is None:
-            OperationRegistry.current().register(self)
+            self.keeper = OperationRegistry.current()
         if self.keeper is not None:
             self.keeper.entered(self)
 

@@ -307,7 +307,10 @@ class LatentOperation:
         """Enter the block of the operation instead."""
         self._registry = registry = registry_here.get()
         self.began_at = self._loop.clock()
-        await registry.register(self.operation, keep_completed=False).__aenter__()
+        operation = self.operation
+        operation.keeper = registry
+        operation.keep_completed = False
+        await operation.__aenter__()
 
     async def __aexit__(
         self,

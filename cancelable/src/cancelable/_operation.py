@@ -186,6 +186,11 @@ class Operation(Awaited):
         return OperationStatus.RUNNING
 
     @property
+    def is_pending(self) -> bool:
+        """Whether the operation has neither begun nor ended."""
+        return not self._started_at and self._ending is None
+
+    @property
     def is_running(self) -> bool:
         """Whether the operation has begun and not ended."""
         return bool(self._started_at) and self._ending is None

@@ -2,7 +2,8 @@
 
 All calls are plain functions that may be made from any thread. Entering and leaving are one
 dictionary step each; the id of an operation is made only when somebody asks for it, since an
-id that nobody has seen cannot be asked for.
+id that nobody has seen cannot be asked for. An operation that is registered before it begins is
+held weakly until then: it may never begin.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from ._context import OperationContext
 from ._doorbell import Doorbell
 from ._operation import Operation
 from ._outcome import CancelOutcome
+from ._pending import Pending
 from ._reason import CancelationReason
 from ._status import OperationStatus
 from ._tally import Tally
@@ -56,7 +58,8 @@ class RegistryObserver(Protocol):
     """What a registry tells those who follow it.
 
     The calls come in any thread: mostly in that of the operation's loop. They must be quick,
-    must not block, and must not raise.
+    must not block, and must not raise. ``entered`` comes twice for an operation that is
+    registered before it begins, the first time while it is pending.
     """
 
     def entered(self, operation: Operation) -> None: ...
@@ -87,6 +90,7 @@ class OperationRegistry:
         self._limit = history
         self._live: dict[Operation, bool] = {}
         self._latent: dict[Latent, None] = {}
+        self._pending = Pending()
         self._by_id: dict[str, Operation] = {}
         self._ended: dict[Operation, None] = {}
         self._ended_by_id: dict[str, Operation] = {}
@@ -125,7 +129,10 @@ class OperationRegistry:
     # -- entering and leaving ------------------------------------------------------------
 
     def register(self, operation: OperationT, *, keep_completed: bool = True) -> OperationT:
-        """List an operation here for the time of its block.
+        """List an operation here, from now to the end of its block.
+
+        One that is pending is held weakly until it begins, so that it goes if it never does.
+        Asked to stop before that, it stops at its first checkpoint.
 
         Args:
             operation: An operation that has not ended; it may be pending or running.
@@ -134,7 +141,7 @@ class OperationRegistry:
 
         Raises:
             RuntimeError: If the operation is registered or has ended.
-            ValueError: If its id is the one of a live operation.
+            ValueError: If it is running and its id is the one of a live operation.
         """
         if operation.keeper is not None:
             msg = "the operation is registered already; it belongs to one registry"
@@ -150,10 +157,14 @@ class OperationRegistry:
             except ValueError:
                 operation.keeper = None
                 raise
+        else:
+            self._pending.add(operation)
+            for observer in self._observers:
+                observer.entered(operation)
         return operation
 
     def unregister(self, operation_id: str) -> AwaitedCount:
-        """Take a live operation out without asking it to stop.
+        """Take an operation that is live or pending out without asking it to stop.
 
         Args:
             operation_id: The id.
@@ -161,11 +172,13 @@ class OperationRegistry:
         Returns:
             1 if it was listed, else 0.
         """
-        operation = self._by_id.pop(operation_id, None)
+        operation = self._by_id.pop(operation_id, None) or self._pending.find(operation_id)
         if operation is None:
             return AwaitedCount(0)
+        was_pending = self._pending.discard(operation)
         # One that was latent may be about to be listed, by the thread that made it.
-        if self._live.pop(operation, None) is None and not operation.is_running:
+        was_live = self._live.pop(operation, None) is not None or operation.is_running
+        if not (was_pending or was_live):
             return AwaitedCount(0)
         operation.keeper = None
         for observer in self._observers:
@@ -183,6 +196,11 @@ class OperationRegistry:
             msg = f"an operation with the id {known!r} is live; `operation_id` must be unique"
             raise ValueError(msg)
         self._live[operation] = True
+        if self._pending and self._pending.discard(operation) and known is None:
+            # Another thread may have asked for the id between these lines.
+            known = operation.known_id
+            if known is not None:
+                self.id_was_made(operation, known)
         for observer in self._observers:
             observer.entered(operation)
 
@@ -245,24 +263,31 @@ class OperationRegistry:
         return [latent for latent in list(self._latent) if latent._started_at <= latest]
 
     def _everybody(self) -> list[Operation]:
-        """Return the live operations, oldest first; the latent ones are made for that.
+        """Return the live operations, oldest first, and the pending ones behind them.
 
-        One that another thread is making just now may not be listed yet.
+        The latent ones are made for that. One that another thread is making just now may not be
+        listed yet.
         """
         made = [latent.make() for latent in list(self._latent)]
         found = dict.fromkeys(self._live)
         for operation in made:
             if operation is not None and operation.is_running:
                 found[operation] = None
-        return sorted(found, key=_started_at)
+        return self._in_order(found)
+
+    def _in_order(self, live: Iterable[Operation]) -> list[Operation]:
+        pending = self._pending.all() if self._pending else []
+        return sorted(dict.fromkeys([*live, *pending]), key=_started_at)
 
     def id_was_made(self, operation: Operation, operation_id: str) -> None:
         """Let an operation be found by the id that somebody has just asked it for.
 
         The operation may be ending in another thread. Whoever comes second of the two, this
         call or ``left``, finds what the other did and takes the entry away. Or it was latent,
-        and the thread that made it is about to list it.
+        and the thread that made it is about to list it. Or it is pending.
         """
+        if operation.is_pending:
+            self._pending.note_id(operation, operation_id)
         if operation in self._live or operation.is_running:
             self._by_id[operation_id] = operation
             if operation.status.is_terminal:
@@ -323,13 +348,13 @@ class OperationRegistry:
                 its operation; without it, one is told of when somebody else has asked for it.
 
         Returns:
-            The operations that are live, oldest first.
+            The operations that are live, oldest first, and those that are pending.
         """
         with self._lock:
             self._observers = (*self._observers, observer)
             if latent:
                 self._eager_for = (*self._eager_for, observer)
-        return self._everybody() if latent else sorted(self._live, key=_started_at)
+        return self._everybody() if latent else self._in_order(list(self._live))
 
     def remove_observer(self, observer: RegistryObserver) -> None:
         """Tell this observer no more; harmless when it is not told anyway."""
@@ -342,21 +367,21 @@ class OperationRegistry:
     def get(
         self, operation_id: str, *, metadata: Mapping[str, object] | None = None
     ) -> OperationContext | None:
-        """Return the facts of an operation, live or remembered.
+        """Return the facts of an operation: live, pending or remembered.
 
         Args:
             operation_id: The id.
             metadata: What the operation's metadata must contain (its owner, its tenant); an
                 operation that differs looks unknown.
         """
-        operation = self._by_id.get(operation_id) or self._ended_by_id.get(operation_id)
+        operation = self.get_operation(operation_id) or self._ended_by_id.get(operation_id)
         if operation is None or not _has(operation.metadata, metadata):
             return None
         return operation.context
 
     def get_operation(self, operation_id: str) -> Operation | None:
-        """Return the live operation with this id, or None."""
-        return self._by_id.get(operation_id)
+        """Return the operation with this id if it is live or pending, else None."""
+        return self._by_id.get(operation_id) or self._pending.find(operation_id)
 
     def list_operations(
         self,
@@ -366,7 +391,7 @@ class OperationRegistry:
         *,
         metadata: Mapping[str, object] | None = None,
     ) -> AwaitedList[OperationContext]:
-        """Return the facts of the live operations that match, oldest first.
+        """Return the facts of the operations that match: live, oldest first, then pending.
 
         Args:
             status: Only those that stand there.
@@ -379,7 +404,7 @@ class OperationRegistry:
         return AwaitedList(operation.context for operation in found)
 
     def tree(self) -> list[OperationNode]:
-        """Return the live operations as trees of parents and children, oldest first."""
+        """Return the operations as trees of parents and children, in the order of a listing."""
         nodes = {operation: OperationNode(operation.context) for operation in self._everybody()}
         roots: list[OperationNode] = []
         for operation, node in nodes.items():
@@ -457,7 +482,7 @@ class OperationRegistry:
             ValueError: If there is no such reason, or the grace is negative or NaN.
         """
         reason = CancelationReason.of(reason)
-        operation = self._by_id.get(operation_id)
+        operation = self.get_operation(operation_id)
         if operation is not None and _has(operation.metadata, metadata):
             return operation.cancel_sync(reason, message, grace=grace)
         if self.get(operation_id, metadata=metadata) is not None:
@@ -483,7 +508,7 @@ class OperationRegistry:
         name_pattern: str | None = None,
         metadata: Mapping[str, object] | None = None,
     ) -> AwaitedCount:
-        """Ask all live operations that match to stop.
+        """Ask all operations that match to stop, live or pending.
 
         Args:
             status: Only those that stand there.
@@ -519,7 +544,7 @@ class OperationRegistry:
         Raises:
             LookupError: If no such operation is known here.
         """
-        operation = self._by_id.get(operation_id)
+        operation = self.get_operation(operation_id)
         if operation is not None:
             return await operation.wait_stopped(timeout)
         context = self.get(operation_id)
@@ -550,7 +575,7 @@ class OperationRegistry:
         Raises:
             LookupError: If no such operation is known here.
         """
-        operation = self._by_id.get(operation_id)
+        operation = self.get_operation(operation_id)
         operation = operation or self._ended_by_id.get(operation_id)
         if operation is None or not _has(operation.metadata, metadata):
             raise _unknown(operation_id)
@@ -607,6 +632,7 @@ class OperationRegistry:
         for operation in live:
             operation.keeper = None
         self._live.clear()
+        self._pending.clear()
         self._by_id.clear()
         for observer in self._observers:
             for operation in live:

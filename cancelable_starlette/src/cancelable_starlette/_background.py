@@ -17,7 +17,7 @@ Args = TypeVarTuple("Args")
 
 
 class CancelableBackgroundTask(BackgroundTask):
-    """A background task whose operation is listed while it runs; see ``cancelable_background``.
+    """A background task whose operation is listed from now on; see ``cancelable_background``.
 
     Attributes:
         operation: The operation. It belongs to no request, and ends with the task.
@@ -36,11 +36,11 @@ class CancelableBackgroundTask(BackgroundTask):
 
     @property
     def operation_id(self) -> str:
-        """The id by which the task can be cancelled while it runs."""
+        """The id by which the task can be cancelled, also before it begins."""
         return self.operation.operation_id
 
     async def __call__(self) -> None:
-        """Run the task; that it was cancelled is no error.
+        """Run the task, unless it was cancelled before; that it was is no error.
 
         Raises:
             Exception: What the function raised.
@@ -49,6 +49,7 @@ class CancelableBackgroundTask(BackgroundTask):
         call = functools.partial(func, *self.args)
         try:
             async with self.operation as job:
+                await job.check_cancelation()
                 if self.is_async:
                     await cast(Awaitable[object], call())
                 else:
@@ -67,7 +68,7 @@ def cancelable_background(
     metadata: Mapping[str, object] | None = None,
     grace: float | timedelta | None = None,
 ) -> CancelableBackgroundTask:
-    """Make a background task that can be cancelled by its id while it runs.
+    """Make a background task that can be cancelled by its id, also before it begins.
 
     It goes where a ``BackgroundTask`` goes, and among others::
 
@@ -93,6 +94,29 @@ def cancelable_background(
         TypeError: If the function cannot be called, or a setting is of the wrong kind.
         ValueError: If a setting is not above zero, or not finite.
     """
+    task = unlisted_job(
+        func,
+        *args,
+        operation_id=operation_id,
+        name=name,
+        timeout=timeout,
+        metadata=metadata,
+        grace=grace,
+    )
+    OperationRegistry.current().register(task.operation)
+    return task
+
+
+def unlisted_job(
+    func: Callable[[*Args], object],
+    *args: *Args,
+    operation_id: str | None,
+    name: str | None,
+    timeout: float | timedelta | None,
+    metadata: Mapping[str, object] | None,
+    grace: float | timedelta | None,
+) -> CancelableBackgroundTask:
+    """Make a task that is in no registry yet; see ``cancelable_background``."""
     if not callable(func):
         msg = f"`func` must be a function, not {func!r}"
         raise TypeError(msg)
@@ -104,5 +128,4 @@ def cancelable_background(
         metadata=metadata,
         grace=grace,
     )
-    OperationRegistry.current().register(job)
     return CancelableBackgroundTask(func, args, job)

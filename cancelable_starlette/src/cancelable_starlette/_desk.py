@@ -24,7 +24,7 @@ from cancelable.bus import (
     OperationState,
 )
 
-from ._background import CancelableBackgroundTask, cancelable_background
+from ._background import unlisted_job
 from ._records import answer_for, pending_info, unavailable, unknown
 from ._responses import CancelableStreamingResponse, cancelable_streaming_response
 from ._sse import ServerSentEvent
@@ -190,17 +190,18 @@ class OperationDesk:
             TypeError: If the function cannot be called, or a setting is of the wrong kind.
             ValueError: If a setting is not above zero, or the id is empty or too long.
         """
-        with self.bus.registry.as_default():
-            task: CancelableBackgroundTask = cancelable_background(
-                func,
-                *args,
-                operation_id=operation_id,
-                name=name,
-                timeout=timeout,
-                metadata={**(metadata or {}), **owner},
-                grace=grace,
-            )
+        task = unlisted_job(
+            func,
+            *args,
+            operation_id=operation_id,
+            name=name,
+            timeout=timeout,
+            metadata={**(metadata or {}), **owner},
+            grace=grace,
+        )
+        # Not listed before it is announced: what is refused must be found by nobody.
         await self._announce(task.operation, is_chosen=operation_id is not None)
+        self.bus.registry.register(task.operation)
         address = request.url_for(self.name_of_get, operation_id=task.operation_id)
         return JSONResponse(
             pending_info(task.operation).to_json(),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from weakref import WeakValueDictionary
 
 from .._context import OperationContext
 from .._loop import current_loop
 from .._operation import Operation
+from .._pending import Pending
 from .._registry import OperationRegistry
-from .._status import OperationStatus
 from .._watch import Watch, Watchers
 from ._errors import DuplicateOperation
 from ._feed import watching
@@ -38,9 +37,8 @@ class Here:
         self.registry = registry
         self.worker = worker
         self._watchers = Watchers(registry)
-        # Operations that are to be known before they begin. One that never does goes away by
-        # itself, with whoever was to begin it.
-        self._accepted: WeakValueDictionary[str, Operation] = WeakValueDictionary()
+        # Operations that are to be known here before they begin, in no registry until then.
+        self._accepted = Pending()
 
     def find(self, operation_id: str, wanted: Labels) -> tuple[Operation | None, bool]:
         """Look for a live operation.
@@ -67,23 +65,22 @@ class Here:
         known, is_live = self.find(operation.operation_id, {})
         if is_live and known is not operation:
             raise DuplicateOperation(operation.operation_id)
-        self._accepted[operation.operation_id] = operation
+        self._accepted.add(operation)
 
     def reject(self, operation: Operation) -> None:
         """Do not let an operation be found that was accepted: its id is another one's."""
-        self._accepted.pop(operation.operation_id, None)
+        self._accepted.discard(operation)
 
     def _pending(self, operation_id: str) -> Operation | None:
-        operation = self._accepted.get(operation_id)
-        if operation is None or operation.status is OperationStatus.PENDING:
+        operation = self._accepted.find(operation_id)
+        if operation is None or operation.is_pending:
             return operation
-        self._accepted.pop(operation_id, None)
+        self._accepted.discard(operation)
         return None
 
     def live(self) -> list[Operation]:
         """Return the operations that are known and have not ended."""
-        pending = [self._pending(each) for each in list(self._accepted)]
-        return [*self.registry._everybody(), *(each for each in pending if each is not None)]
+        return list(dict.fromkeys([*self.registry._everybody(), *self._accepted.all()]))
 
     def remembered(self, operation_id: str, wanted: Labels) -> OperationInfo | None:
         """Return how an operation ended that ran here, if that is remembered and matches."""
