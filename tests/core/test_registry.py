@@ -462,6 +462,9 @@ async def test_the_history_is_bounded_and_filtered() -> None:
     assert len(registry.get_history(since=now - timedelta(minutes=1))) == 3
     assert len(registry.get_history(since=(now - timedelta(minutes=1)).replace(tzinfo=None))) == 3
     assert registry.get_history(since=now + timedelta(minutes=1)) == []
+    completed = registry.get("3")
+    assert completed is not None
+    took = completed.duration_seconds
     assert registry.get_statistics() == {
         "active_operations": 0,
         "active_by_status": {"pending": 0, "running": 0, "cancelling": 0},
@@ -469,6 +472,8 @@ async def test_the_history_is_bounded_and_filtered() -> None:
         "total_cancelled": 2,
         "total_failed": 1,
         "history_size": 3,
+        "history_by_status": {"completed": 1, "cancelled": 1, "failed": 1},
+        "average_duration_seconds": took,
     }
     failed = registry.get("2")
     assert failed is not None
@@ -479,6 +484,7 @@ async def test_the_history_is_bounded_and_filtered() -> None:
     assert registry.cleanup_completed(keep_failed=False) == 1
     registry.clear_history()
     assert registry.get_statistics()["total_failed"] == 0
+    assert registry.get_statistics()["average_duration_seconds"] == 0
     with pytest.raises(ValueError, match="`history`"):
         OperationRegistry(history=-1)
 

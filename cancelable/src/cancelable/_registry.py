@@ -436,7 +436,15 @@ class OperationRegistry:
         return AwaitedList(found if limit is None else found[max(len(found) - limit, 0) :])
 
     def get_statistics(self) -> AwaitedDict[object]:
-        """Return counts: of the live operations by status, and of all that ended by ending."""
+        """Return counts: of the operations by status, and of all that ended by ending.
+
+        Returns:
+            ``active_operations`` and ``active_by_status`` of those that are live or pending;
+            ``total_completed``, ``total_cancelled`` and ``total_failed`` since the registry was
+            made or its history cleared; ``history_size`` and ``history_by_status`` of those that
+            are remembered, and ``average_duration_seconds`` of those among them that completed,
+            0 if none did.
+        """
         live = {status.value: 0 for status in OperationStatus if not status.is_terminal}
         for operation in self._everybody():
             status = operation.status
@@ -445,7 +453,7 @@ class OperationRegistry:
         with self._lock:
             ended = {status.value: count for status, count in self._totals.items()}
             ended["completed"] += self._unasked.total
-            remembered = len(self._ended)
+        remembered = [operation.context for operation in list(self._ended)]
         return AwaitedDict(
             {
                 "active_operations": sum(live.values()),
@@ -453,7 +461,9 @@ class OperationRegistry:
                 "total_completed": ended["completed"],
                 "total_cancelled": ended["cancelled"],
                 "total_failed": ended["failed"],
-                "history_size": remembered,
+                "history_size": len(remembered),
+                "history_by_status": _by_status(remembered),
+                "average_duration_seconds": _average_duration(remembered),
             }
         )
 
@@ -670,6 +680,16 @@ class OperationRegistry:
 def _started_at(operation: Operation) -> float:
     # One that is just being entered is listed before its time is written down.
     return operation._started_at or math.inf
+
+
+def _by_status(ended: list[OperationContext]) -> dict[str, int]:
+    statuses = [context.status for context in ended]
+    return {each.value: statuses.count(each) for each in OperationStatus if each.is_terminal}
+
+
+def _average_duration(ended: list[OperationContext]) -> float:
+    seconds = [context.duration_seconds or 0.0 for context in ended if context.is_success]
+    return sum(seconds) / len(seconds) if seconds else 0.0
 
 
 def _unknown(operation_id: str) -> LookupError:
