@@ -344,6 +344,19 @@ async def test_a_deadline_that_has_passed_cannot_be_moved(registry: OperationReg
     assert ended(registry) == (1, 0, 0)
 
 
+@pytest.mark.parametrize("grace", [0, 5])
+async def test_the_cut_of_a_deadline_that_has_passed_cannot_be_moved_either(
+    registry: OperationRegistry, grace: float
+) -> None:
+    """The block ends at the time at which it would have ended."""
+    with pytest.raises(TimeoutCancelation):
+        async with Visit(timeout=1, grace=grace) as visit:
+            advance(2)
+            visit.deadline = math.inf
+            await anyio.sleep_forever()
+    assert anyio.current_time() == visit.began_at + max(2, 1 + grace)
+
+
 async def test_its_deadline_can_be_moved(registry: OperationRegistry) -> None:
     """Before and after the operation was made, on either of the two."""
     began = anyio.current_time()

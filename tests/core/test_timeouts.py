@@ -23,6 +23,7 @@ from cancelable import (
     TimeoutSource,
     cancelable,
 )
+from cancelable._cause import Cause
 from tests.support.clock import advance, in_virtual_time
 
 HUGE = [1e15, 1e300, timedelta.max, Decimal(10) ** 30, 10**18]
@@ -215,6 +216,83 @@ async def test_a_deadline_that_has_passed_stands() -> None:
             operation.deadline = anyio.current_time() + 100
             assert operation.is_cancelling
             await anyio.sleep(3600)
+
+
+@pytest.mark.parametrize("grace", [0, 3])
+@pytest.mark.parametrize("moved_by", [1, 100, math.inf])
+@pytest.mark.parametrize("looked_at", [False, True])
+async def test_the_cut_of_a_deadline_that_has_passed_stands(
+    grace: float, moved_by: float, looked_at: bool
+) -> None:
+    """Moving the deadline moves neither the request nor the end of its grace. (S3, S6, S19)"""
+    started = anyio.current_time()
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable.with_timeout(1, grace=grace) as operation:
+            advance(2)
+            if looked_at:
+                assert operation.is_cancelling
+            operation.deadline = anyio.current_time() + moved_by
+            assert operation.cancel_reason is CancelationReason.TIMEOUT
+            assert not operation.extend(9)
+            await anyio.sleep(3600)
+    assert anyio.current_time() == pytest.approx(started + max(2, 1 + grace))
+
+
+async def test_a_deadline_that_passed_behind_another_request_cuts_all_the_same() -> None:
+    """It has shortened the grace of the request before it, and moving it does not undo that."""
+    started = anyio.current_time()
+    with pytest.raises(ManualCancelation):
+        async with Cancelable.with_timeout(2, grace=3) as operation:
+            await operation.cancel(grace=60)
+            await anyio.sleep(4)
+            operation.deadline = math.inf
+            await anyio.sleep(3600)
+    assert anyio.current_time() == pytest.approx(started + 5)
+
+
+async def test_a_deadline_that_is_not_due_moves_behind_a_request() -> None:
+    """And then it shortens no grace."""
+    started = anyio.current_time()
+    with pytest.raises(ManualCancelation):
+        async with Cancelable.with_timeout(2, grace=3) as operation:
+            await operation.cancel(grace=60)
+            operation.deadline = math.inf
+            await anyio.sleep(3600)
+    assert anyio.current_time() == pytest.approx(started + 60)
+
+
+async def test_a_deadline_that_passes_as_a_thread_looks_and_the_loop_moves_it_stands() -> None:
+    """Whoever of the two is first: what was made the cause has its cut."""
+    from tests.support.native import in_thread
+
+    class Moved(Cancelable):
+        """Its deadline has been moved when a thread that has seen it pass takes note of that."""
+
+        def _timed_out(self) -> Cause:
+            self._deadline = math.inf
+            return super()._timed_out()
+
+    started = anyio.current_time()
+    with pytest.raises(TimeoutCancelation):
+        async with Moved.with_timeout(1, grace=3) as operation:
+            advance(2)
+            assert operation._scope is not None
+            operation._scope.deadline = math.inf  # what the loop does when it is moved
+            in_thread(lambda: operation.cause)
+            await anyio.sleep(3600)
+    assert anyio.current_time() == pytest.approx(started + 4)
+
+
+async def test_a_deadline_that_passed_before_the_one_around_stands_too() -> None:
+    """The request of a parent that comes later lets it be the cause, with its own grace."""
+    started = anyio.current_time()
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable(grace=60) as parent, Cancelable.with_timeout(1, grace=3) as operation:
+            advance(2)
+            await parent.cancel()
+            operation.deadline = math.inf
+            await anyio.sleep(3600)
+    assert anyio.current_time() == pytest.approx(started + 4)
 
 
 async def test_extend_is_an_idle_timeout() -> None:

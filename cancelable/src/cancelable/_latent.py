@@ -169,9 +169,9 @@ class LatentOperation:
         # makes it reads the deadline again behind that, and here one looks for it at the end.
         when = checked_deadline(when)
         self.is_untouched = False
+        if self._scope is not None and not self._made and self._is_due():
+            self.make()  # the deadline that has passed is the cause, and stands, as does its cut
         if not self._made:
-            if self._scope is not None and self._is_due():
-                self.make()  # the deadline that has passed is the cause, and stands
             self._deadline = when
             if self._scope is not None:
                 self._scope.deadline = when + self.grace

@@ -344,7 +344,8 @@ class Operation(Awaited):
         """The time on anyio's clock when the operation is asked to stop; infinity for none.
 
         It may be set, also before the block is entered: the request that is not yet due moves.
-        A deadline of an operation around this one still holds.
+        One that has passed stands, and the block is cut when it would have been. A deadline of
+        an operation around this one still holds.
         """
         return self._deadline
 
@@ -393,9 +394,14 @@ class Operation(Awaited):
         return True
 
     def _set_deadline(self, when: float) -> None:
-        if when == self._deadline:
+        passed, clock = self._deadline, self._clock
+        if when == passed:
             return
+        # Looked at before the cause is: one that passes in between is not noticed, and moves.
+        has_passed = clock is not None and passed <= clock()
         self._notice_deadline()
+        if has_passed and self._causes:
+            self._cut_at_the_latest(passed + self._grace)
         self._deadline = when
         if self._ending is None and self._scope is not None:
             self._retime()
@@ -498,8 +504,7 @@ class Operation(Awaited):
         if self._causes or clock is None or self._ending is not None:
             return
         if self._parent is None and self._enclosing is None:
-            if self._deadline <= clock():
-                self._record(self._timed_out(), came=self._deadline)
+            self._time_out(clock)
             return
         asked = next((above for above in self._askers() if above._causes), None)
         owner = self._earliest(asked)
@@ -508,11 +513,32 @@ class Operation(Awaited):
                 self._learn_from(asked)
                 return
         clock = owner._clock
-        if clock is None or owner._deadline > clock():
-            return
-        owner._record(owner._timed_out(), came=owner._deadline)
-        if owner is not self:
+        if clock is not None and owner._time_out(clock) and owner is not self:
             self._learn_from(owner)
+
+    def _time_out(self, clock: Callable[[], float]) -> bool:
+        """Make the own deadline the cause, unless there is one, if it has passed.
+
+        The hard cut that belongs to it is written down, so that it stays where it is if the
+        deadline is moved.
+
+        Returns:
+            Whether it has passed.
+        """
+        deadline = self._deadline
+        if deadline > clock():
+            return False
+        self._cut_at_the_latest(deadline + self._grace)
+        self._record(self._timed_out(), came=deadline)
+        loop = self._loop
+        if self._deadline != deadline and loop is not None:
+            # This is another thread, and the loop has moved the deadline in between.
+            call_soon(loop, self._retime)
+        return True
+
+    def _cut_at_the_latest(self, when: float) -> None:
+        """Have no later deadline put the hard cut off; the scope is to end at *when* already."""
+        self._cut = min(self._cut, when)
 
     def _learn_from(self, asked: Operation) -> None:
         """Take over the cause of an operation above."""
