@@ -34,6 +34,7 @@ from cancelable_starlette import (
 )
 from cancelable_starlette.testing import SILENT, ScriptedConnection
 from tests.starlette.support import Watch, application, look, respond, run
+from tests.support.clock import advance
 
 
 async def test_the_default_timeout_is_a_504(anyio_backend: object, watch: Watch) -> None:
@@ -91,6 +92,26 @@ async def test_the_default_timeout_counts_to_the_start_of_the_response(
     await run(app, connection, watch)
 
     assert connection.body == b"late"
+
+
+async def test_a_response_that_would_begin_behind_the_deadline_is_a_504(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W6: also if the handler held the loop until then, which has noticed nothing."""
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        advance(0.05)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await anyio.lowlevel.checkpoint()
+        await send({"type": "http.response.body", "body": b"late"})
+
+    app = RequestCancelationMiddleware(application(handle), default_timeout=0.03)
+    await run(app, connection, watch)
+
+    assert connection.status == 504
+    assert connection.starts == 1
+    assert connection.complete
 
 
 async def test_a_timeout_in_the_middle_of_a_response_breaks_it_off(

@@ -241,6 +241,10 @@ class HTTPExchange(Watched):
             if not self._release():
                 await checkpoint()
             return False
+        if not self.attempted:
+            # A deadline that has passed while the handler held the loop is not noticed yet. A
+            # response that began now would be broken off.
+            await self.operation.check_cancelation()
         return True
 
     def _is_cut(self) -> bool:
