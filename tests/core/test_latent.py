@@ -13,6 +13,8 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
+from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Any, cast
 
@@ -300,6 +302,33 @@ async def test_its_deadline_ends_it(registry: OperationRegistry) -> None:
     assert visit.operation.is_cancelled
     assert ended(registry) == (0, 1, 0)
     assert [each.cancel_reason for each in registry.get_history()] == [CancelationReason.TIMEOUT]
+
+
+@pytest.mark.parametrize("limit", ["timeout", "grace"])
+async def test_what_is_no_duration_is_refused_where_it_is_given(
+    registry: OperationRegistry, limit: str
+) -> None:
+    """As by a `Cancelable`; what is one is taken. (S7)"""
+    for value in ("3", b"3", True, [3], 3j):
+        with pytest.raises(TypeError, match=f"`{limit}` must be a number of seconds"):
+            Visit(**{limit: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"`{limit}` must be a number of seconds, not NaN"):
+        Visit(**{limit: math.nan})
+    for taken in (2, 2.0, timedelta(seconds=2), Decimal(2)):
+        assert getattr(Visit(**{limit: taken}), limit) == 2  # type: ignore[arg-type]
+    none = Visit(**{limit: None})  # type: ignore[arg-type]
+    assert (none.timeout, none.grace) == (math.inf, 0)
+
+
+async def test_its_timeout_may_be_used_up_and_its_grace_not_negative(
+    registry: OperationRegistry,
+) -> None:
+    """Zero and less is a budget that is used up; a negative grace is a mistake."""
+    with pytest.raises(TimeoutCancelation):
+        async with Visit(timeout=-5):
+            await anyio.sleep_forever()
+    with pytest.raises(ValueError, match="`grace` must be 0 or more seconds, not -1"):
+        Visit(timeout=1.0, grace=-1.0)
 
 
 async def test_its_deadline_is_known_before_the_loop_has_noticed(

@@ -20,7 +20,7 @@ from ._loop import Loop, current_loop
 from ._move_on import MoveOn
 from ._progress import Progress, ProgressCallback, ProgressFeed
 from ._reason import CancelationReason
-from ._seconds import limit as bound, seconds
+from ._seconds import checked_grace, limit as bound, seconds
 from ._token import CancelationToken, checked_token
 from ._update import ProgressUpdate
 from .exceptions import CancelationError, error_for
@@ -93,7 +93,7 @@ class Cancelable(Block):
             operation_id,
             name,
             None if metadata is None else dict(metadata),
-            0.0 if grace is None else _checked_grace(grace),
+            0.0 if grace is None else checked_grace(grace),
             register_globally,
             parent is ...,
         )
@@ -613,14 +613,6 @@ class Cancelable(Block):
 
 def _never() -> float:
     return math.inf
-
-
-def _checked_grace(value: float | timedelta) -> float:
-    grace = seconds(value, "grace")
-    if grace < 0:
-        msg = f"`grace` must be 0 or more seconds, not {value!r}"
-        raise ValueError(msg)
-    return grace
 
 
 def _report_from_worker(loop: Loop, progress: Progress, update: ProgressUpdate) -> bool:

@@ -24,6 +24,7 @@ from ._log import logger
 from ._loop import call_soon, current_loop
 from ._operation import OperationToken, checked_deadline
 from ._registry import OperationRegistry, registry_here
+from ._seconds import checked_grace, seconds
 from ._token import Listener
 
 
@@ -94,7 +95,12 @@ class LatentOperation:
 
         Raises:
             anyio.NoEventLoopError: If no event loop runs in this thread.
+            TypeError: If one of the two is no number of seconds.
+            ValueError: If one of the two is NaN, or the grace is negative.
         """
+        # Floats are looked at in passing, since this is made for each request.
+        if not (type(timeout) is type(grace) is float and timeout == timeout and grace >= 0):
+            timeout, grace = seconds(timeout, "timeout"), checked_grace(grace)
         self._loop = loop = current_loop()
         self.native_loop = loop.native_token
         self.timeout = timeout

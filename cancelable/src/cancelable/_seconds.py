@@ -65,3 +65,20 @@ def limit(value: SupportsFloat | timedelta | None, name: str) -> float:
         msg = f"`{name}` must be greater than 0 seconds, not {value!r}; use None for no limit"
         raise ValueError(msg)
     return number
+
+
+def checked_grace(value: SupportsFloat | timedelta | None) -> float:
+    """Return a ``grace`` in seconds.
+
+    Args:
+        value: Seconds as a number, a ``timedelta``, or None for no grace.
+
+    Raises:
+        TypeError: If the value is no duration.
+        ValueError: If the value is NaN or negative.
+    """
+    grace = 0.0 if value is None else seconds(value, "grace")
+    if grace < 0:
+        msg = f"`grace` must be 0 or more seconds, not {value!r}"
+        raise ValueError(msg)
+    return grace
