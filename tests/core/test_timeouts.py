@@ -208,6 +208,26 @@ async def test_a_deadline_set_before_entry_counts() -> None:
         Cancelable().deadline = math.nan
 
 
+async def test_a_deadline_set_before_entry_counts_as_remaining() -> None:
+    """The earlier one of it and the timeout."""
+    operation = Cancelable.with_timeout(3)
+    operation.deadline = anyio.current_time() + 5
+    assert operation.remaining == 3
+    await anyio.sleep(3)
+    assert operation.remaining == pytest.approx(2)
+    await anyio.sleep(3)
+    assert operation.remaining == 0
+    operation.deadline = math.inf
+    assert operation.remaining == 3
+
+
+def test_without_a_loop_there_is_no_clock_for_a_deadline() -> None:
+    """Only the timeout is known, which needs none."""
+    operation = Cancelable.with_timeout(3)
+    operation.deadline = 1.0
+    assert operation.remaining == 3
+
+
 async def test_a_deadline_that_has_passed_stands() -> None:
     """A deadline that passed unnoticed is the cause; moving it afterwards changes nothing."""
     with pytest.raises(TimeoutCancelation):

@@ -358,17 +358,27 @@ class Operation(Awaited):
         """The seconds until the nearest deadline of this operation or one around it.
 
         Infinity if there is none, zero when it has passed or the operation was asked to stop or
-        has ended. Readable in any thread.
+        has ended. Readable in any thread; before the block is entered, a ``deadline`` that was
+        set counts in the loop alone, whose clock it is on.
         """
         if self._causes or self._ending is not None:
             return 0.0
         if self._clock is None:
-            return max(self._timeout, 0.0)
+            return max(min(self._timeout, self._until_the_deadline_set()), 0.0)
         owner = self._earliest()
         clock = owner._clock
         if owner._deadline == math.inf or clock is None:
             return math.inf
         return max(owner._deadline - clock(), 0.0)
+
+    def _until_the_deadline_set(self) -> float:
+        """Return the seconds until a deadline that was set before the entry."""
+        if self._deadline == math.inf:
+            return math.inf
+        try:
+            return self._deadline - current_loop().clock()
+        except anyio.NoEventLoopError:
+            return math.inf
 
     def extend(self, seconds: float) -> bool:
         """Put the deadline *seconds* from now: an idle timeout that starts anew.
