@@ -1,13 +1,15 @@
 """A cancel in the middle of any line: of listening, linking, entering, leaving, of asking an id.
 
 Threads and signal handlers cancel when they like. Here a cancel comes at each line of ours in
-turn, which is what a race in a thread comes to, and is the same at every run.
+turn, which is what a race in a thread comes to, and is the same at every run. So does an
+exception, as Python's own handler of Ctrl-C raises one.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -137,6 +139,156 @@ def test_a_source_that_fires_while_another_one_does_is_neither_lost_nor_told_twi
             assert whole.triggered_source is not None
             assert [whole.triggered_source.name] == told
     assert line > 10
+
+
+def ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+def ask_token(token: CancelationToken, _operation: Cancelable) -> object:
+    run_by_hand(token.cancel("signal"))
+    return None
+
+
+def ask_operation(_token: CancelationToken, operation: Cancelable) -> object:
+    return operation.cancel_sync("signal")
+
+
+@pytest.mark.parametrize("ask", [ask_token, ask_operation])
+async def test_a_cancel_that_is_interrupted_is_completed_by_the_next_one(
+    ask: Callable[[CancelationToken, Cancelable], object],
+) -> None:
+    """At whatever line of a cancel Ctrl-C comes: asked again, all have heard.
+
+    Once each, but for a callback that had just returned as Ctrl-C came.
+    """
+    line, came, twice = 0, True, 0
+    while came:
+        line += 1
+        token = CancelationToken()
+        operation, child = Cancelable.with_token(token), Cancelable()
+        grandchild = Cancelable(parent=operation)
+        followed = [operation.token, child.token, grandchild.token]
+        if ask is ask_token:
+            followed += [token, CancelationToken.any(token)]
+        calls: list[CancelationToken] = []
+        for each in followed:
+            each.on_cancel(calls.append)
+        entered = anyio.Event()
+
+        async def elsewhere(inner: Cancelable = grandchild, entered: anyio.Event = entered) -> None:
+            async with inner.move_on():
+                entered.set()
+                await anyio.sleep_forever()
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks, operation.move_on():
+                async with child:
+                    tasks.start_soon(elsewhere)
+                    await entered.wait()
+                    at_line = AtLine(line, ctrl_c)
+                    with suppress(KeyboardInterrupt), at_line:
+                        ask(token, operation)
+                    came = at_line.came
+                    ask(token, operation)
+                    assert operation.cancel_requested
+                    assert set(calls) == set(followed)
+                    twice += len(calls) - len(followed)
+                    await anyio.sleep_forever()
+        assert operation.cancel_reason is CancelationReason.SIGNAL
+        assert [each.is_cancelled for each in (operation, child, grandchild)] == [True] * 3
+        assert token._listeners == {}
+    assert line > 40
+    assert twice <= len(followed)  # one line for each of them
+
+
+class Leave(BaseException):
+    """What a callback raises that is no error."""
+
+
+def leave(_: object) -> None:
+    raise Leave
+
+
+async def test_what_a_callback_of_a_token_raises_keeps_nobody_from_hearing() -> None:
+    """Not an error: it leaves the cancel, once, when all others have been told."""
+    token = CancelationToken()
+    calls: list[CancelationToken] = []
+    token.on_cancel(leave)
+    token.on_cancel(calls.append)
+    linked = CancelationToken.any(token)
+    linked.on_cancel(leave)
+    async with Cancelable.with_token(token).move_on() as operation:
+        operation.token.on_cancel(leave)
+        async with Cancelable() as child:
+            of_child = child.token
+            of_child.on_cancel(leave)
+            of_child.on_cancel(calls.append)
+            with pytest.raises(Leave):
+                token.cancel_sync("signal")
+            assert calls == [token, of_child]
+            assert linked.is_cancelled
+            assert not token.cancel_sync()
+            assert operation.cancel_sync().value == "already_requested"
+            await anyio.sleep_forever()
+    assert child.is_cancelled
+    assert calls == [token, of_child]
+    with pytest.raises(Leave):  # one that comes late, too
+        token.on_cancel(leave)
+    assert token._listeners == {}
+
+
+async def test_requests_that_were_held_are_made_whatever_one_of_them_meets() -> None:
+    """The end of a section makes them all, and raises what a callback did."""
+    async with Cancelable().move_on() as operation:
+        async with Cancelable() as inner:
+            inner.token.on_cancel(leave)
+            with pytest.raises(Leave):
+                async with inner.shield(reasons={"manual"}):
+                    inner.cancel_sync()
+                    operation.cancel_sync()
+            assert operation.cancel_requested
+            await anyio.sleep_forever()
+    assert operation.cancel_reason is CancelationReason.MANUAL
+
+
+@pytest.mark.parametrize("kind", [AnyOfSource, AllOfSource])
+def test_a_source_that_is_interrupted_tells_when_it_fires_again(
+    kind: type[AnyOfSource | AllOfSource],
+) -> None:
+    """At whatever line of a part of a composition Ctrl-C comes: fired again, it tells, once."""
+    line, came = 0, True
+    while came:
+        line += 1
+        part = CancelationSource("signal", "part")
+        told: list[str | None] = []
+        whole = kind([part])
+        whole.set_cancel_callback(lambda cause, told=told: told.append(cause.source))  # type: ignore[misc]
+        at_line = AtLine(line, ctrl_c)
+        with suppress(KeyboardInterrupt), at_line:
+            part.trigger()
+        came = at_line.came
+        part.trigger()
+        assert told == ["part"]
+        assert whole.triggered
+        assert whole.reason is CancelationReason.SIGNAL
+    assert line > 10
+
+
+def test_an_error_of_who_is_told_does_not_make_a_source_tell_again() -> None:
+    """It leaves the call that fires; the source has fired."""
+    source = CancelationSource("signal")
+    told: list[object] = []
+
+    def fail(cause: object) -> None:
+        told.append(cause)
+        raise RuntimeError("mine")
+
+    source.set_cancel_callback(fail)
+    with pytest.raises(RuntimeError, match="mine"):
+        source.trigger()
+    source.trigger()
+    assert len(told) == 1
 
 
 By = Callable[[CancelationToken, Cancelable, Cancelable], object]

@@ -71,6 +71,25 @@ async def test_one_signal_stops_all_that_listen(handler: list[int]) -> None:
     assert signal.getsignal(signal.SIGUSR1) is before
 
 
+async def test_what_leaves_a_signal_handler_keeps_nobody_from_hearing(handler: list[int]) -> None:
+    """Who is told by one source raises what is no error: the others fire, the program hears."""
+
+    def leave(_: object) -> None:
+        raise KeyboardInterrupt
+
+    sources = [SignalSource(signal.SIGUSR1), SignalSource(signal.SIGUSR1)]
+    sources[0].set_cancel_callback(leave)
+    with anyio.CancelScope() as scope:
+        for source in sources:
+            await source.start_monitoring(scope)
+        with pytest.raises(KeyboardInterrupt):
+            kill()
+        for source in sources:
+            await source.stop_monitoring()
+    assert [source.triggered for source in sources] == [True, True]
+    assert handler == [signal.SIGUSR1]
+
+
 async def test_a_handler_that_was_put_on_top_stays(handler: list[int]) -> None:
     """Only our own handler is taken away."""
 

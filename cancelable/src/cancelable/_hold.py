@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 import anyio
@@ -11,6 +11,7 @@ import anyio
 from ._cause import Cause
 from ._loop import Loop, call_soon, current_loop
 from ._reason import CancelationReason
+from ._round import call_all
 
 
 class Hold:
@@ -82,12 +83,15 @@ class Hold:
     def release(self) -> None:
         """Make the requests that were held, in the order in which they came."""
         self._is_over = True
+        call_all(self._taken_out())
+
+    def _taken_out(self) -> Iterator[Callable[[], object]]:
         while True:
             try:
                 ask_again = self._held.popleft()
             except IndexError:
                 return
-            ask_again()
+            yield ask_again
 
     def cut(self, here: object, message: str | None) -> None:
         """End the section when the operation, or one around it, is to be cut by now.

@@ -28,6 +28,7 @@ from ._loop import Loop, call_soon, current_loop
 from ._outcome import CancelOutcome
 from ._progress import Progress
 from ._reason import CancelationReason
+from ._round import call_all
 from ._status import OperationStatus
 from ._token import CancelationToken, set_event
 from ._update import ProgressUpdate
@@ -654,8 +655,12 @@ class Operation(Awaited):
                 hold.keep(partial(self._request, cause, grace=grace))
                 return CancelOutcome.REQUESTED
         self._notice_deadline()
-        is_first = self._record(cause, here)
-        self._cut_after(grace, here)
+        try:
+            is_first = self._record(cause, here)
+            if not is_first:  # the first may have been kept from telling all
+                self._let_know(here)
+        finally:
+            self._cut_after(grace, here)
         return CancelOutcome.REQUESTED if is_first else CancelOutcome.ALREADY_REQUESTED
 
     def _record(self, cause: Cause, here: object = None, came: float | None = None) -> bool:
@@ -679,36 +684,47 @@ class Operation(Awaited):
         if came is None:
             came = -math.inf if clock is None else clock()
         self._came = came
-        token: OperationToken | None = self.__dict__.get("token")
-        if token is not None:
-            token.learn(cause, here)
-        if self._children:
-            self._pass_down(cause, here)
+        self._let_know(here)
         return True
+
+    def _let_know(self, here: object) -> None:
+        """Tell the token and the operations underneath of the cause, where they do not know."""
+        cause = self._causes[0]
+        token: OperationToken | None = self.__dict__.get("token")
+        try:
+            if token is not None:
+                token.learn(cause, here)
+        finally:
+            if self._children:
+                self._pass_down(cause, here)
 
     def _pass_down(self, cause: Cause, here: object) -> None:
         """Let the operations underneath know, however deep they are nested.
 
-        One whose own deadline passed before, unnoticed so far, has that as its cause.
+        One whose own deadline passed before, unnoticed so far, has that as its cause. One that
+        has a cause may have been interrupted before it told its token and those below it.
         """
+        tells: list[Callable[[], object]] = []
         waiting: list[tuple[Operation, Cause, float]] = [(self, cause, self._came)]
         while waiting:
             above, known, came = waiting.pop()
             below = known.below(above.operation_id)
             for child in list(above._children):
-                if child._ending is not None or child._causes or child._is_shield:
+                if child._ending is not None or child._is_shield:
                     continue
-                first, since = below, child._translate(came, above)
-                if child._was_due_before(since):
-                    first, since = child._timed_out(), child._deadline
-                child._causes.append(first)
-                if child._causes[0] is not first:
-                    continue
-                child._came = since
+                if not child._causes:
+                    first, since = below, child._translate(came, above)
+                    if child._was_due_before(since):
+                        first, since = child._timed_out(), child._deadline
+                    child._causes.append(first)
+                    if child._causes[0] is first:
+                        child._came = since
+                first = child._causes[0]
                 token: OperationToken | None = child.__dict__.get("token")
                 if token is not None:
-                    token.learn(first, here)
-                waiting.append((child, first, since))
+                    tells.append(partial(token.learn, first, here))
+                waiting.append((child, first, child._came))
+        call_all(tells)
 
     def _was_due_before(self, when: float) -> bool:
         """Return whether the own deadline passed before a time that is now at the latest."""

@@ -5,6 +5,10 @@ the interpreter, and whatever stands first in the list of causes is the cause fo
 listener is run by whoever takes it out of the dictionary of listeners, which is one atomic
 step as well. So a signal that arrives between any two lines of a cancel, and cancels the same
 token, finds a consistent state and leaves one.
+
+An exception may arrive there as well: Python's own handler of Ctrl-C raises one between any
+two lines. Whoever was not told by then is still listed, and told by the next cancel, which
+finds the cause and tells those who are left.
 """
 
 from __future__ import annotations
@@ -23,11 +27,15 @@ from ._ids import new_id
 from ._log import logger
 from ._loop import Loop, call_soon, current_loop
 from ._reason import CancelationReason
+from ._round import call_all
 from .exceptions import error_for
 
-Listener: TypeAlias = Callable[[Cause, object], object]
+Listener: TypeAlias = Callable[[Cause, object], BaseException | None]
 """What a token calls with the cause and the native token of the loop that runs the call; that
-is None where nothing is known of the calling frame (a thread, a signal handler)."""
+is None where nothing is known of the calling frame (a thread, a signal handler).
+
+One that raises counts as not told and is called again by the next cancel: it must bear that.
+One that has done its part returns what the cancel shall raise when all have been told."""
 
 
 class CancelationToken:
@@ -153,7 +161,9 @@ class CancelationToken:
         """Have a plain function called with this token when somebody asks to stop.
 
         It runs once, in the thread that cancels (at once if that has happened), perhaps in
-        a signal handler: it must be quick and must not block. What it raises is logged.
+        a signal handler: it must be quick and must not block. Errors that it raises are logged;
+        what is no error (``KeyboardInterrupt``, ``SystemExit``) leaves the call that cancels,
+        when all others have been told.
 
         Args:
             callback: A plain function.
@@ -237,19 +247,39 @@ class CancelationToken:
             here: The native token of the loop that runs this call, or None.
         """
         causes = self._causes
-        if causes:
-            return False
-        causes.append(cause)
-        if causes[0] is not cause:
-            return False
-        self._tell(cause, here)
-        return True
+        is_first = False
+        if not causes:
+            causes.append(cause)
+            is_first = causes[0] is cause
+        if self._listeners:  # also those whom an earlier cancel was kept from telling
+            self._tell(causes[0], here)
+        return is_first
 
     def _tell(self, cause: Cause, here: object) -> None:
-        for key in list(self._listeners):
-            listener = self._listeners.pop(key, None)
-            if listener is not None:
-                listener(cause, here)
+        # The copy is one atomic step; a list of the items would not be on Python 3.11.
+        waiting = self._listeners.copy()
+        call_all(
+            partial(self._tell_one, key, listener, cause, here) for key, listener in waiting.items()
+        )
+
+    def _tell_one(self, key: object, listener: Listener, cause: Cause, here: object) -> None:
+        """Call a listener if nobody else has taken it out; put it back if it has not heard.
+
+        An interrupt just behind the call of a callback puts it back as well: it is called again
+        then, since nobody can know.
+        """
+        raised: BaseException | None = None
+        try:
+            if self._listeners.pop(key, None) is not None:
+                raised = listener(cause, here)
+        except BaseException:
+            self._listeners[key] = listener
+            raise
+        try:
+            if raised is not None:
+                raise raised
+        finally:
+            del raised
 
     def _listen(self, key: object, listener: Listener) -> None:
         """Call *listener* once when somebody asks to stop, at once if that has happened.
@@ -260,9 +290,7 @@ class CancelationToken:
         """
         self._listeners[key] = listener
         if self._causes:
-            waiting = self._listeners.pop(key, None)
-            if waiting is not None:
-                waiting(self._causes[0], None)
+            self._tell_one(key, listener, self._causes[0], None)
 
     def _unlisten(self, key: object) -> None:
         self._listeners.pop(key, None)
@@ -310,14 +338,21 @@ def _call_back(
     known: weakref.ref[CancelationToken],
     _cause: Cause,
     _here: object,
-) -> None:
+) -> BaseException | None:
     token = known()
     if token is None:
-        return  # nobody cancels a token that is gone
+        return None  # nobody cancels a token that is gone
+    begun: object = None
     try:
-        callback(token)
+        # On one line, so that nothing comes in between: one that has begun has been told.
+        (begun := callback)(token)
     except Exception:
         logger.exception("a callback of a cancelation token raised")
+    except BaseException as error:
+        if begun is None:
+            raise
+        return error
+    return None
 
 
 def set_event(event: anyio.Event, loop: Loop, _cause: Cause, here: object) -> None:

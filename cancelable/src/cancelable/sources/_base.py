@@ -48,6 +48,8 @@ class CancelationSource:
         self.scope: anyio.CancelScope | None = None
         self._causes: list[Cause] = []
         self._callback: CancelCallback | None = None
+        # Who comes first in here tells the callback.
+        self._tellers: list[object] = []
 
     @property
     def triggered(self) -> bool:
@@ -87,9 +89,10 @@ class CancelationSource:
                 "make one for each operation"
             )
             raise RuntimeError(msg)
+        self._tellers = []
         self._callback = callback
-        if callback is not None and self._causes:
-            callback(self._causes[0])
+        if self._causes:
+            self._tell()
 
     def tells(self, callback: CancelCallback) -> bool:
         """Return whether *callback* is the one that is told."""
@@ -122,13 +125,25 @@ class CancelationSource:
 
     def fire(self, cause: Cause) -> None:
         """Fire with a cause that is made already, and have its reason; the first one counts."""
-        if self._causes:
+        if not self._causes:
+            self._causes.append(cause)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell the callback of the first cause: once, unless an interrupt kept it from that."""
+        cause, callback, tellers = self._causes[0], self._callback, self._tellers
+        self.reason = cause.reason
+        if callback is None or tellers:
             return
-        self._causes.append(cause)
-        if self._causes[0] is cause:
-            self.reason = cause.reason
-            if self._callback is not None:
-                self._callback(cause)
+        me = object()
+        try:
+            tellers.append(me)
+            if tellers[0] is me:
+                callback(cause)
+        except BaseException as error:
+            if not isinstance(error, Exception) and tellers[:1] == [me]:
+                tellers.clear()  # the next one to fire tells it
+            raise
 
     async def run(self) -> None:
         """Run ``watch``, and fire when it returns or fails."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ import anyio
 
 from .._cause import Cause
 from .._reason import CancelationReason
+from .._round import call_all
 from ._base import CancelationSource
 
 Handler: TypeAlias = Callable[[int, FrameType | None], object]
@@ -106,12 +108,16 @@ class _Chain:
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Fire the sources; call the handler before unless it would end the process."""
         waiting = [source for source in list(self.sources) if not source.triggered]
-        for source in waiting:
-            source.received(number)
+        try:
+            call_all(partial(source.received, number) for source in waiting)
+        finally:
+            self._pass_on(number, frame, is_first=bool(waiting))
+
+    def _pass_on(self, number: int, frame: FrameType | None, *, is_first: bool) -> None:
         before = self.before
-        if callable(before) and not (waiting and _ends_the_process(before)):
+        if callable(before) and not (is_first and _ends_the_process(before)):
             before(number, frame)
-        elif before is signal.SIG_DFL and not waiting:
+        elif before is signal.SIG_DFL and not is_first:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
