@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from contextlib import suppress
@@ -21,7 +22,7 @@ from cancelable import (
     current_operation,
 )
 from tests.support.clock import in_virtual_time
-from tests.support.native import on_asyncio
+from tests.support.native import on_asyncio, wait_for_what_was_cancelled
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,74 @@ async def test_an_error_of_a_callback_hides_nothing(
         "plain",
         "async",
     ]
+
+
+def raise_it_by_hand() -> None:
+    raise asyncio.CancelledError
+
+
+@on_asyncio
+@pytest.mark.parametrize("ending", ["complete", "cancel", "native"])
+async def test_a_cancel_that_is_nobodys_is_an_error_of_the_callback(
+    ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it awaits was cancelled, not the task: logged, and what ends the block leaves."""
+    calls: list[str] = []
+
+    async def fail_later(_context: OperationContext) -> None:
+        await wait_for_what_was_cancelled()
+
+    operation = Cancelable().on_start(fail_later)
+    for listen in (operation.on_complete, operation.on_cancel):
+        listen(fail_later)
+        listen(lambda _context: raise_it_by_hand())
+        listen(lambda context: calls.append(context.status.value))
+    task = asyncio.current_task()
+    assert task is not None
+    with anyio.fail_after(5):
+        try:
+            async with operation.move_on():
+                if ending == "cancel":
+                    await operation.cancel()
+                elif ending == "native":
+                    task.cancel()
+                await anyio.sleep(1)
+        except asyncio.CancelledError:
+            assert ending == "native"
+            task.uncancel()
+        else:
+            assert ending != "native"
+    assert calls == ["completed" if ending == "complete" else "cancelled"]
+    assert task.cancelling() == 0
+    failures = [record.exc_info for record in caplog.records if record.exc_info]
+    assert [each[0] for each in failures] == [asyncio.CancelledError] * 3
+
+
+@on_asyncio
+@pytest.mark.parametrize("when", ["before", "inside"])
+async def test_a_cancel_of_the_task_in_a_callback_leaves_the_block(
+    when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Made just before the callback, or in it: it is the task's, and not lost."""
+    calls: list[str] = []
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def wait(_context: OperationContext) -> None:
+        if when == "inside":
+            task.cancel()
+        await anyio.sleep(0.1)
+
+    operation = Cancelable()
+    if when == "before":
+        operation.on_complete(lambda _context: task.cancel())
+    operation.on_complete(wait).on_complete(lambda _context: calls.append("ran"))
+    with pytest.raises(asyncio.CancelledError):
+        async with operation:
+            pass
+    task.uncancel()
+    assert calls == ["ran"]
+    assert not caplog.records
 
 
 async def test_an_error_callback_that_fails_lets_the_error_out() -> None:

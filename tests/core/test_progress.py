@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import pytest
 
 from cancelable import Cancelable, ManualCancelation, ProgressUpdate
 from tests.support.clock import in_virtual_time
-from tests.support.native import in_thread
+from tests.support.native import in_thread, on_asyncio, wait_for_what_was_cancelled
 
 Metadata = Mapping[str, object] | None
 
@@ -62,6 +63,29 @@ async def test_a_listener_that_raises_does_not_break_the_work(
     async with operation:
         await operation.report_progress("one")
         await operation.report_progress("two")
+    assert calls == ["one", "two"]
+    assert len([record for record in caplog.records if record.exc_info]) == 4
+
+
+@on_asyncio
+async def test_a_cancel_that_is_nobodys_is_an_error_of_the_listener(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What it awaits was cancelled, not the work: logged, and the work goes on."""
+    calls: list[object] = []
+
+    def fail(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    async def fail_later(*_: object) -> None:
+        await wait_for_what_was_cancelled()
+
+    operation = Cancelable().on_progress(fail).on_progress(fail_later)
+    operation.on_progress(lambda _id, message, _metadata: calls.append(message))
+    async with operation:
+        await operation.report_progress("one")
+        await operation.report_progress("two")
+    assert operation.is_completed
     assert calls == ["one", "two"]
     assert len([record for record in caplog.records if record.exc_info]) == 4
 

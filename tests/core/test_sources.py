@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from cancelable import (
     TimeoutSource,
 )
 from cancelable.testing import check_source_contract
-from tests.support.native import on_trio
+from tests.support.native import on_asyncio, on_trio, wait_for_what_was_cancelled
 
 
 class Knock(CancelationSource):
@@ -170,6 +171,19 @@ async def test_a_condition_that_raises_is_the_cause() -> None:
     assert error.reason is CancelationReason.ERROR
     assert isinstance(error.__cause__, LookupError)
     assert "no such gauge" in str(error)
+
+
+@on_asyncio
+@pytest.mark.parametrize("kind", ["alone", "any of", "all of"])
+async def test_a_cancel_that_is_nobodys_is_an_error_of_the_condition(kind: str) -> None:
+    """What it awaits was cancelled, neither the operation nor its task."""
+    source: CancelationSource = ConditionSource(wait_for_what_was_cancelled)
+    if kind != "alone":
+        source = (AnyOfSource if kind == "any of" else AllOfSource)([source, Knock()])
+    error = await stopped_by(Cancelable().add_source(source))
+    assert error.reason is CancelationReason.ERROR
+    assert isinstance(error.__cause__, asyncio.CancelledError)
+    assert "wait_for_what_was_cancelled" in str(error)
 
 
 @pytest.mark.parametrize("interval", [0, -1, float("nan"), "soon", True])
@@ -466,6 +480,25 @@ async def test_a_source_that_fails_to_stop_is_logged_and_the_others_are_stopped(
     assert [record.getMessage()[:23] for record in caplog.records] == [
         "a source failed to stop"
     ] * 2
+
+
+@on_asyncio
+async def test_a_cancel_that_is_nobodys_is_an_error_of_a_source_that_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Logged as well; the block completes."""
+
+    class Broken(Bell):
+        async def stop_monitoring(self) -> None:
+            await wait_for_what_was_cancelled()
+
+    bell = Bell()
+    operation = Cancelable().add_source(bell).add_source(Broken())
+    async with operation:
+        pass
+    assert operation.is_completed
+    assert bell.listening == ["start", "stop"]
+    assert [record.getMessage()[:23] for record in caplog.records] == ["a source failed to stop"]
 
 
 async def test_a_part_that_fails_to_start_has_the_parts_before_it_stopped() -> None:

@@ -221,6 +221,24 @@ def test_a_callback_that_raises_hides_nothing(caplog: pytest.LogCaptureFixture) 
     assert [record.name for record in caplog.records] == ["cancelable"]
 
 
+def test_a_cancel_that_a_callback_raises_is_an_error_of_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It may have asked a task that was cancelled for its result."""
+    token = CancelationToken()
+    gone: asyncio.Future[None] = asyncio.Future(loop=asyncio.new_event_loop())
+    gone.cancel()
+    calls: list[CancelationToken] = []
+    token.on_cancel(lambda _token: gone.result())
+    token.on_cancel(calls.append)
+    assert token.cancel_sync()
+    assert calls == [token]
+    assert [record.message for record in caplog.records] == [
+        "a callback of a cancelation token raised"
+    ]
+    gone.get_loop().close()
+
+
 def test_a_callback_that_nobody_could_await_is_refused() -> None:
     """A coroutine function and what is no function are refused where they are given."""
 

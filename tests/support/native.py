@@ -50,6 +50,15 @@ def native_cancel() -> type[BaseException]:
     return anyio.get_cancelled_exc_class()
 
 
+async def wait_for_what_was_cancelled() -> bool:
+    """Await a future of asyncio's that somebody else has cancelled, as anybody may."""
+    import asyncio
+
+    gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(gone.cancel)
+    return await gone
+
+
 def in_thread(func: Callable[[], object]) -> None:
     """Run a function in a thread while the caller holds the loop."""
     failed: list[BaseException] = []

@@ -14,6 +14,7 @@ import anyio
 from ._answers import awaitable
 from ._context import OperationContext
 from ._log import logger
+from ._loop import current_loop, is_error
 
 StatusCallback: TypeAlias = Callable[[OperationContext], object]
 """Called with the facts of the operation; plain, or async."""
@@ -58,7 +59,9 @@ class Callbacks:
         for callback, arguments in calls:
             try:
                 answer = callback(*arguments)
-            except Exception:
+            except BaseException as raised:
+                if not is_error(raised):
+                    raise
                 logger.exception("a callback of an operation raised: %r", callback)
                 continue
             waiting = awaitable(answer)
@@ -80,10 +83,14 @@ class Callbacks:
 
 async def _await_until(deadline: float, answer: Awaitable[object], callback: object) -> None:
     """Await *answer*, shielded from scopes around it, until *deadline* of anyio's clock."""
+    loop = current_loop()
     with anyio.CancelScope(deadline=deadline, shield=True) as scope:
+        cancels = loop.count_cancels()
         try:
             await answer
-        except Exception:
+        except BaseException as raised:
+            if not is_error(raised, loop, cancels):
+                raise
             logger.exception("a callback of an operation raised: %r", callback)
     if scope.cancelled_caught:
         logger.warning(

@@ -26,6 +26,10 @@ class _AsyncioLoop(Protocol):
     def time(self) -> float: ...
 
 
+class _AsyncioTask(Protocol):
+    def cancelling(self) -> int: ...
+
+
 class _TrioToken(Protocol):
     def run_sync_soon(self, callback: Callable[[], object], /) -> None: ...
 
@@ -49,6 +53,8 @@ class Loop:
         scope_class: What the backend makes of ``anyio.CancelScope``: a subclass, whose constructor
             need not ask which loop runs.
         clock: anyio's time in seconds, readable in any thread.
+        count_cancels: How often the task that runs was asked to stop natively, by whomever; see
+            ``is_error``. Zero on Trio.
         current_task: The task that runs in this thread's loop; its identity is all that is
             promised.
         running: The native token of the loop that the calling code is known to run in, without
@@ -61,6 +67,7 @@ class Loop:
         "backend",
         "call_soon",
         "clock",
+        "count_cancels",
         "current_task",
         "native_token",
         "rival",
@@ -74,6 +81,7 @@ class Loop:
         self.backend: type[AsyncBackend] = token.backend_class
         self.scope_class: type[anyio.CancelScope] = type(self.backend.create_cancel_scope())
         self.clock: Callable[[], float]
+        self.count_cancels: Callable[[], int]
         self.current_task: Callable[[], object]
         self.call_soon: Callable[[Callable[[], object]], bool]
         self.running: Callable[[], object]
@@ -83,6 +91,7 @@ class Loop:
             self.clock = loop.time
             asyncio = sys.modules["asyncio"]
             self.current_task = asyncio.current_task
+            self.count_cancels = partial(_count_cancels, asyncio.current_task)
             self.running = asyncio._get_running_loop
             self.rival = "trio"
             self.call_soon = partial(_call_soon_on_asyncio, loop)
@@ -90,6 +99,7 @@ class Loop:
             lowlevel = cast(_TrioLowLevel, sys.modules["trio"].lowlevel)
             self.clock = lowlevel.current_clock().current_time
             self.current_task = lowlevel.current_task
+            self.count_cancels = int  # zero
             self.running = partial(_running_trio, lowlevel.current_trio_token)
             self.rival = None
             self.call_soon = partial(_call_soon_on_trio, cast(_TrioToken, self.native_token))
@@ -143,6 +153,27 @@ def task_is_done(task: object) -> bool:
     return done is not None and bool(done())
 
 
+def is_error(raised: BaseException, loop: Loop | None = None, cancels: int = 0) -> bool:
+    """Return whether what somebody's code raised is an error of that code.
+
+    Errors are all ``Exception``, and asyncio's ``CancelledError`` where it is nobody's cancel of
+    the running task: code that awaits a future or a task which somebody else has cancelled, or
+    asks it for its result, raises that as well. Whoever cancels a task, anyio's scopes too, does
+    it by ``task.cancel()``, which counts. Trio's cannot be raised by hand.
+
+    Args:
+        raised: What the code raised.
+        loop: The running loop, if the code was awaited: a plain call cannot be cancelled.
+        cancels: What ``loop.count_cancels()`` gave before.
+    """
+    if isinstance(raised, Exception):
+        return True
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or not isinstance(raised, asyncio.CancelledError):
+        return False
+    return loop is None or (cancels >= 0 and loop.count_cancels() <= cancels)
+
+
 def call_soon(loop: Loop, callback: Callable[[], object]) -> bool:
     """Have *loop* run a callback at its next turn; never wait for it.
 
@@ -157,6 +188,12 @@ def call_soon(loop: Loop, callback: Callable[[], object]) -> bool:
         False if the loop is closed, in which case nobody is left to tell.
     """
     return loop.call_soon(callback)
+
+
+def _count_cancels(current_task: Callable[[], object]) -> int:
+    """Count the requests to an asyncio task; -1 while one waits to be delivered."""
+    task = cast(_AsyncioTask, current_task())
+    return -1 if getattr(task, "_must_cancel", False) else task.cancelling()
 
 
 def _running_trio(current: Callable[[], object]) -> object:

@@ -14,7 +14,7 @@ import anyio
 
 from ._answers import awaitable
 from ._log import logger
-from ._loop import Loop, call_soon, current_loop
+from ._loop import Loop, call_soon, current_loop, is_error
 from ._update import ProgressUpdate
 
 ProgressCallback: TypeAlias = Callable[[str, object, Mapping[str, object] | None], object]
@@ -97,15 +97,21 @@ class Progress:
     def _call(self, listener: ProgressCallback, update: ProgressUpdate) -> object:
         try:
             return listener(update.operation_id, update.message, update.metadata)
-        except Exception:
+        except BaseException as raised:
+            if not is_error(raised):
+                raise
             logger.exception("a progress listener raised: %r", listener)
             return None
 
     async def _await(self, listener: ProgressCallback, answer: Awaitable[object]) -> None:
+        loop = current_loop()
         with anyio.move_on_after(LISTENER_LIMIT) as scope:
+            cancels = loop.count_cancels()
             try:
                 await answer
-            except Exception:
+            except BaseException as raised:
+                if not is_error(raised, loop, cancels):
+                    raise
                 logger.exception("a progress listener raised: %r", listener)
         if scope.cancelled_caught and listener in self.listeners:
             self.listeners.remove(listener)

@@ -25,7 +25,7 @@ import anyio
 from ._cause import Cause
 from ._ids import new_id
 from ._log import logger
-from ._loop import Loop, call_soon, current_loop
+from ._loop import Loop, call_soon, current_loop, is_error
 from ._reason import CancelationReason
 from ._round import call_all
 from .exceptions import error_for
@@ -346,12 +346,12 @@ def _call_back(
     try:
         # On one line, so that nothing comes in between: one that has begun has been told.
         (begun := callback)(token)
-    except Exception:
-        logger.exception("a callback of a cancelation token raised")
-    except BaseException as error:
+    except BaseException as raised:
         if begun is None:
             raise
-        return error
+        if not is_error(raised):
+            return raised
+        logger.exception("a callback of a cancelation token raised")
     return None
 
 

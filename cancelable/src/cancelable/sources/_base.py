@@ -9,6 +9,7 @@ import anyio
 
 from .._cause import Cause
 from .._log import logger
+from .._loop import current_loop, is_error
 from .._reason import CancelationReason
 
 CancelCallback: TypeAlias = Callable[[Cause], object]
@@ -147,9 +148,13 @@ class CancelationSource:
 
     async def run(self) -> None:
         """Run ``watch``, and fire when it returns or fails."""
+        loop = current_loop()
+        cancels = loop.count_cancels()
         try:
             await self.watch()
-        except Exception as error:
+        except BaseException as error:
+            if not is_error(error, loop, cancels):
+                raise
             self.trigger(f"the source {self.name!r} failed: {error!r}", error=error)
         else:
             self.trigger()
@@ -167,13 +172,16 @@ async def stop_all(sources: Sequence[CancelationSource]) -> None:
     """
     late: BaseException | None = None
     with anyio.CancelScope(shield=True, deadline=anyio.current_time() + STOP_LIMIT) as limit:
+        loop = current_loop()
         for source in reversed(sources):
+            cancels = loop.count_cancels()
             try:
                 await source.stop_monitoring()
-            except Exception:
-                logger.exception("a source failed to stop: %r", source)
             except BaseException as error:
-                late = late or error
+                if is_error(error, loop, cancels):
+                    logger.exception("a source failed to stop: %r", source)
+                else:
+                    late = late or error
         if late is not None and limit.cancel_called:
             raise late  # the limit takes what is its own
     try:
