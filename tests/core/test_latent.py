@@ -494,6 +494,34 @@ async def test_one_that_is_left_in_another_task_says_so_and_harms_nobody(
     assert ended(registry) == (0, 0, 1)
 
 
+class Told(Visit):
+    """A latent operation that asks its token something when its block has failed."""
+
+    def make_operation(self) -> Cancelable:
+        operation = super().make_operation()
+        return operation.on_error(lambda _context, _error: self.token.is_cancelled)
+
+
+@pytest.mark.parametrize("when", ["never", "inside", "at the end"])
+async def test_nothing_can_be_asked_of_the_token_of_one_that_has_ended(
+    when: str, registry: OperationRegistry
+) -> None:
+    """Also when the operation is gone; first asked before, never, or by a callback of the end."""
+    visit = Told()
+    with suppress(ValueError):
+        async with visit:
+            if when == "inside":
+                assert not visit.token.is_cancelled
+            if when == "at the end":
+                raise ValueError("the block failed")
+    token = visit.token
+    registry.clear_history()
+    del visit
+    gc.collect()
+    assert not token.cancel_sync()
+    assert not token.is_cancelled
+
+
 async def test_it_is_entered_once(registry: OperationRegistry) -> None:
     """Like every block here."""
     visit = Visit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import subprocess
 import sys
@@ -305,6 +306,59 @@ async def test_a_combined_operation_stops_for_whatever_the_others_stop_for(cause
                     await other.cancel("external")
             await anyio.sleep_forever()
     assert caught.value.reason is expected[cause]
+
+
+async def test_a_combined_operation_is_asked_by_the_token_of_one_that_nobody_keeps() -> None:
+    """Who gave the other operation away keeps its token only; also through two of them."""
+
+    def make() -> tuple[Cancelable, CancelationToken]:
+        other = Cancelable()
+        return Cancelable().combine(Cancelable().combine(other)), other.token
+
+    operation, stop = make()
+    gc.collect()
+    with anyio.fail_after(5):
+        async with operation.move_on():
+            assert stop.cancel_sync("signal")
+            await anyio.sleep_forever()
+    assert operation.cancel_reason is CancelationReason.SIGNAL
+
+
+async def test_an_operation_that_has_completed_is_combined_without_its_limits() -> None:
+    """Neither its deadline, which has passed since, nor its timeout; nor can it be asked."""
+    other = Cancelable.with_timeout(0.01)
+    async with other:
+        pass
+    assert other.is_completed
+    await anyio.sleep(0.02)
+    async with Cancelable().combine(other) as operation:
+        assert not other.token.cancel_sync()
+        await anyio.sleep(0.02)
+    assert not operation.cancel_requested
+
+
+async def test_an_operation_that_was_cancelled_stops_what_it_is_combined_with() -> None:
+    """What it was asked stands."""
+    other = Cancelable()
+    async with other.move_on():
+        await other.cancel("signal")
+        await anyio.sleep_forever()
+    error = await stopped_by(Cancelable().combine(other))
+    assert error.reason is CancelationReason.SIGNAL
+
+
+async def test_the_grace_of_a_combined_operation_is_its_own() -> None:
+    """Whatever grace the other one is asked with."""
+    patient, other = Cancelable(grace=60), Cancelable()
+    async with patient.combine(other):
+        await other.cancel(grace=0)
+        await anyio.sleep(0.01)
+    assert patient.cancel_requested
+    hasty, other = Cancelable(), Cancelable(grace=60)
+    async with hasty.combine(other).move_on():
+        await other.cancel(grace=60)
+        await anyio.sleep(60)
+    assert hasty.is_cancelled
 
 
 def test_only_operations_are_combined_and_only_sources_added() -> None:

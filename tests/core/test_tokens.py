@@ -189,6 +189,26 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing() -> None:
     assert not token._listeners
 
 
+@pytest.mark.parametrize("ends", [False, True])
+async def test_the_token_of_an_operation_that_is_gone(ends: bool) -> None:
+    """Dropped before it began: the request stands. Ended before: nothing is left to ask."""
+    operation = Cancelable()
+    tokens = [operation.token]
+    calls: list[CancelationToken] = []
+    tokens[0].on_cancel(calls.append)
+    if ends:
+        async with operation:
+            pass
+        tokens.append(operation.token)
+    del operation
+    gc.collect()
+    for token in tokens:
+        assert token.cancel_sync("signal") is not ends
+        assert not token.cancel_sync()
+        assert token.reason == (None if ends else "signal")
+    assert calls == tokens * (not ends)
+
+
 # -- callbacks -------------------------------------------------------------------------------
 
 

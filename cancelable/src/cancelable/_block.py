@@ -20,7 +20,7 @@ from ._callbacks import Callbacks, ErrorCallback, StatusCallback, checked_callba
 from ._cause import Cause
 from ._log import logger, one_line
 from ._loop import Loop, call_soon, current_loop, task_is_done
-from ._operation import Operation
+from ._operation import Operation, OperationToken
 from ._reason import CancelationReason
 from ._registry import OperationRegistry
 from ._seconds import limit as bound
@@ -683,7 +683,9 @@ class Block(Operation):
             self._end_progress()
             # The token lives on with those who hold it; it does not need the operation, and
             # a registry that remembers the operation must not keep its listeners.
-            self.__dict__.pop("token", None)
+            own: OperationToken | None = self.__dict__.pop("token", None)
+            if own is not None:
+                own.let_go()
             self.__dict__.pop("combined", None)
         if not is_logged and (ending is OperationStatus.CANCELLED or self._is_traced):
             self._log_the_end(ending, cause)

@@ -255,7 +255,9 @@ class Cancelable(Block):
         """Stop for whatever the others would stop for, too.
 
         Deadlines (the earliest counts) and tokens of the others are taken over, and asking
-        one of the others to stop asks this one. The cause that comes first is kept.
+        one of the others to stop asks this one. The cause that comes first is kept. The grace
+        is this operation's own, also where the other one is asked with another. Of one that
+        has ended only counts what it was asked before.
 
         Args:
             others: Operations; only this one is entered.
@@ -288,12 +290,23 @@ class Cancelable(Block):
     def _take_over(self, other: Cancelable) -> None:
         """Stop for what *other* would stop for.
 
-        Its sources keep telling it; this operation runs them, keeps it alive for them, and
-        follows its token, so that whatever asks the other one asks this one with the same cause.
+        Its sources keep telling it; this operation runs them, keeps it alive for them and for
+        those who ask it by its token, and follows that token, so that whatever asks the other
+        one asks this one with the same cause.
         """
         if other._sources and self._loop is not None:
             msg = "combine before the block is entered: sources are started at the entry"
             raise RuntimeError(msg)
+        self.add_token(other.token)
+        if other._ending is None:
+            self._take_limits_over(other)
+            self._keeping().setdefault("combined", []).append(other)
+            # The same source may come on two ways; it is started once.
+            self._sources = tuple(dict.fromkeys((*self._sources, *other._sources)))
+        for token in other._tokens:
+            self.add_token(token)
+
+    def _take_limits_over(self, other: Cancelable) -> None:
         if other._timeout < self._timeout:
             self._timeout = other._timeout
             self._keeping()["timeout_source"] = other.__dict__.get("timeout_source")
@@ -301,13 +314,6 @@ class Cancelable(Block):
         if self._clock is not None:
             deadline = min(deadline, self._clock() + other._timeout)
         self.deadline = deadline
-        if other._sources:
-            self._keeping().setdefault("combined", []).append(other)
-        # The same source may come on two ways; it is started once.
-        self._sources = tuple(dict.fromkeys((*self._sources, *other._sources)))
-        self.add_token(other.token)
-        for token in other._tokens:
-            self.add_token(token)
 
     # -- progress ------------------------------------------------------------------------
 

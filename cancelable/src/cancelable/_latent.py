@@ -22,7 +22,7 @@ from ._cancelable import Cancelable
 from ._cause import Cause
 from ._log import logger
 from ._loop import call_soon, current_loop
-from ._operation import OperationToken, checked_deadline
+from ._operation import OperationToken, checked_deadline, nobody
 from ._registry import OperationRegistry, registry_here
 from ._seconds import checked_grace, seconds
 from ._token import Listener
@@ -388,14 +388,12 @@ class LatentToken(OperationToken):
         # The same objects whoever comes first: two threads may be here at once.
         state = self.__dict__.setdefault("state", ([], {}, {}))
         self._causes, self._listeners, self._waiters = state
-        self._operation = _nobody if operation is None else weakref.ref(operation)
+        self._operation = nobody if operation is None else weakref.ref(operation)
+        if operation is not None and operation._ending is not None:
+            self.let_go()
         return object.__getattribute__(self, name)
 
     def make(self) -> Cancelable | None:
         """Return the operation, made now if need be; None if the block was left before."""
         latent = self.latent
         return None if latent is None else latent.make()
-
-
-def _nobody() -> None:
-    return None

@@ -828,7 +828,14 @@ class Operation(Awaited):
         token: OperationToken = self._keeping().setdefault("token", OperationToken(self))
         if self._causes:
             token.learn(self._causes[0], None)
+        # Looked at behind the line that puts the token where the end looks for it.
+        if self._ending is not None:
+            token.let_go()
         return token
+
+
+def nobody() -> None:
+    """Stand for an operation that has ended, where a token asks for its own."""
 
 
 def checked_deadline(value: float) -> float:
@@ -851,7 +858,8 @@ class OperationToken(CancelationToken):
     """The token of one operation: a view of its requests that can also make one.
 
     It does not keep the operation alive. A deadline of the operation is noticed when somebody
-    asks, and by those who wait.
+    asks, and by those who wait. Without an operation it goes on as a plain token if that was
+    dropped before its end; nothing can be asked of one that has ended.
     """
 
     __slots__ = ("_operation", "_waiters")
@@ -877,9 +885,13 @@ class OperationToken(CancelationToken):
 
     def _cancel(self, cause: Cause, here: object) -> bool:
         operation = self._operation()
-        if operation is None:
-            return False
-        return operation._request(cause, here=here) is CancelOutcome.REQUESTED
+        if operation is not None:
+            return operation._request(cause, here=here) is CancelOutcome.REQUESTED
+        return self._operation is not nobody and super()._cancel(cause, here)
+
+    def let_go(self) -> None:
+        """Know from now on that the operation has ended."""
+        self._operation = nobody
 
     async def wait(self) -> CancelationReason:
         """Wait until the operation is asked to stop or its deadline passes.
