@@ -7,6 +7,7 @@ import gc
 import math
 import pickle
 from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, replace
 
 import anyio
 import anyio.lowlevel
@@ -16,9 +17,11 @@ from cancelable import (
     Cancelable,
     CancelationError,
     CancelationReason,
+    CancelationToken,
     CancelOutcome,
     ConditionCancelation,
     DisconnectCancelation,
+    LatentOperation,
     ManualCancelation,
     OperationContext,
     OperationRegistry,
@@ -308,6 +311,68 @@ def test_an_error_survives_its_way_to_another_process(error: CancelationError, h
     assert again.operation_id == "mine"
     assert again.origin_id == "above"
     assert again.partial_result == [1, 2]
+
+
+@dataclass
+class Job:
+    """What a program may keep together, and copy."""
+
+    stop: CancelationToken
+    operation: Cancelable
+
+
+async def test_a_copy_of_a_token_is_the_same_one_and_is_heard() -> None:
+    """Alone, in a deep copy of what holds it, and with listeners."""
+    token = CancelationToken()
+    registration = token.on_cancel(lambda _token: None)
+    async with Cancelable.with_token(token).move_on() as operation:
+        assert copy.copy(token) is token
+        assert copy.copy(operation.token) is operation.token
+        assert copy.deepcopy(registration) is registration
+        held = asdict(Job(token, operation))
+        assert held == {"stop": token, "operation": operation}
+        held["stop"].cancel_sync()
+        await anyio.sleep_forever()
+    assert operation.is_cancelled
+
+
+class Visit(LatentOperation):
+    """A latent operation."""
+
+    def make_operation(self) -> Cancelable:
+        return Cancelable()
+
+
+async def test_what_is_one_of_its_kind_is_neither_copied_nor_pickled() -> None:
+    """The error says what to do instead; before, in and after the block."""
+    operation, visit, token = Cancelable.with_timeout(60), Visit(), CancelationToken()
+
+    def refused() -> None:
+        singles = [operation, visit, visit.token, token, operation.token, token.on_cancel(print)]
+        for single in singles:
+            with pytest.raises(TypeError, match="hand on the object itself"):
+                pickle.dumps(single)
+        for single in (operation, visit):
+            assert copy.deepcopy(single) is single
+            with pytest.raises(TypeError, match=f"a {type(single).__name__} can be neither"):
+                copy.copy(single)
+
+    refused()
+    async with operation, visit:
+        refused()
+    refused()
+
+
+async def test_the_facts_of_an_operation_may_be_copied() -> None:
+    """Also where its metadata name a token or an operation."""
+    async with Cancelable(name="work") as operation:
+        operation.metadata.update(on=operation, by=operation.token)
+        facts = operation.context
+        for again in (copy.copy(facts), copy.deepcopy(facts), replace(facts)):
+            assert again == facts
+            assert again is not facts
+        operation.metadata.clear()
+        assert pickle.loads(pickle.dumps(operation.context)) == operation.context
 
 
 def test_a_timeout_is_an_os_error_without_a_number() -> None:

@@ -57,6 +57,8 @@ class Cancelable(Block):
     with the operation around it. Inside, code sees the native cancelation of its event loop;
     what leaves the block is the matching ``CancelationError``. A cancelation that is not the
     operation's own (``task.cancel()``, a scope around it) passes through untouched.
+
+    An operation can be neither copied nor pickled; a deep copy of what holds one holds the same.
     """
 
     __slots__ = ()

@@ -25,10 +25,11 @@ from ._loop import call_soon, current_loop
 from ._operation import OperationToken, checked_deadline, nobody
 from ._registry import OperationRegistry, registry_here
 from ._seconds import checked_grace, seconds
+from ._single import Single
 from ._token import Listener
 
 
-class LatentOperation:
+class LatentOperation(Single):
     """Run a block whose operation is made when somebody asks for it.
 
     For code that opens a block for each of very many short pieces of work, as a server does for

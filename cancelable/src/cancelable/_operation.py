@@ -29,6 +29,7 @@ from ._outcome import CancelOutcome
 from ._progress import Progress
 from ._reason import CancelationReason
 from ._round import call_all
+from ._single import Single
 from ._status import OperationStatus
 from ._token import CancelationToken, set_event
 from ._update import ProgressUpdate
@@ -45,7 +46,7 @@ class Keeper(Protocol):
     def reported(self, operation: Operation) -> None: ...
 
 
-class Operation(Awaited):
+class Operation(Awaited, Single):
     """Keep the facts of one operation and the requests that it stop."""
 
     # What every operation needs has a slot; what few need (an id, a token, callbacks) is put

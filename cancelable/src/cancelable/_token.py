@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import anyio
 
@@ -28,6 +28,7 @@ from ._log import logger
 from ._loop import Loop, call_soon, current_loop, is_error
 from ._reason import CancelationReason
 from ._round import call_all
+from ._single import Single
 from .exceptions import error_for
 
 Listener: TypeAlias = Callable[[Cause, object], BaseException | None]
@@ -38,12 +39,13 @@ One that raises counts as not told and is called again by the next cancel: it mu
 One that has done its part returns what the cancel shall raise when all have been told."""
 
 
-class CancelationToken:
+class CancelationToken(Single):
     """Ask any number of operations to stop.
 
     A token may be made before any event loop exists, be shared by operations in several
     threads and loops, and be cancelled from any of them, from a plain thread, or from a signal
-    handler. The first request wins and is never taken back. Tokens are compared by identity.
+    handler. The first request wins and is never taken back. Tokens are compared by identity,
+    a copy of one is the same one, and none can be pickled.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_causes", "_listeners")
@@ -295,13 +297,16 @@ class CancelationToken:
     def _unlisten(self, key: object) -> None:
         self._listeners.pop(key, None)
 
+    def __copy__(self) -> Self:
+        return self
+
     def __repr__(self) -> str:
         cause = self.cause
         state = "not cancelled" if cause is None else f"cancelled: {cause.reason.value}"
         return f"<{type(self).__name__} {state}>"
 
 
-class Registration:
+class Registration(Single):
     """The handle of one callback on one token."""
 
     __slots__ = ("_token",)
