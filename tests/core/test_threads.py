@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import anyio
 import anyio.lowlevel
@@ -12,6 +14,7 @@ from anyio import from_thread, to_thread
 
 from cancelable import (
     Cancelable,
+    CancelationError,
     CancelationReason,
     CancelOutcome,
     ManualCancelation,
@@ -22,7 +25,7 @@ from cancelable import (
     TimeoutCancelation,
     current_operation,
 )
-from tests.support.native import in_thread
+from tests.support.native import in_thread, on_asyncio
 
 
 async def test_a_function_runs_in_a_thread_with_its_operation() -> None:
@@ -433,3 +436,265 @@ async def test_a_check_in_another_loop_leaves_the_scope_to_its_own(
             assert operation._scope is not None
             assert not operation._scope.cancel_called
             await anyio.sleep_forever()
+
+
+# -- cancelations that are not the operation's own -------------------------------------------
+
+
+class Checker:
+    """A function for a thread that checks for as long as it may, and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.began, self.ended = threading.Event(), threading.Event()
+        self.told: BaseException | None = None
+
+    def __call__(self, cancel: Cancelable) -> str:
+        self.began.set()
+        give_up = time.monotonic() + 5  # ends the thread of a check that tells nothing
+        try:
+            while time.monotonic() < give_up:
+                cancel.check_cancelation_sync()
+                time.sleep(0.001)
+        except BaseException as told:
+            self.told = told
+            raise
+        finally:
+            self.ended.set()
+        return "never told"
+
+    async def wait_for(self, event: Callable[[Checker], threading.Event]) -> None:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(event(self).wait, 5, limiter=anyio.CapacityLimiter(1))
+
+    @property
+    def reason(self) -> CancelationReason:
+        assert isinstance(self.told, CancelationError)
+        return self.told.reason
+
+
+async def _cancel_when(checker: Checker, *scopes: anyio.CancelScope) -> None:
+    await checker.wait_for(lambda each: each.began)
+    for scope in scopes:
+        scope.cancel()
+
+
+async def test_a_thread_hears_of_a_scope_around_its_block() -> None:
+    """The block is left by the native cancelation, which that scope takes."""
+    checker, operation = Checker(), Cancelable()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(_cancel_when, checker, scope)
+                async with operation:
+                    await operation.run_in_thread(checker, operation)
+    assert checker.reason is CancelationReason.EXTERNAL
+    assert checker.told is not None
+    assert scope.cancelled_caught
+    assert operation.is_cancelled
+    assert operation.cancel_reason is CancelationReason.EXTERNAL
+
+
+async def test_a_thread_hears_of_a_scope_inside_its_block() -> None:
+    """That scope takes the cancelation, and the block goes on behind it."""
+    for plain in (False, True):
+        checker = Checker()
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks, Cancelable() as operation:
+                with anyio.CancelScope() as scope:
+                    tasks.start_soon(_cancel_when, checker, scope)
+                    if plain:
+                        await to_thread.run_sync(checker, operation)
+                    else:
+                        await operation.run_in_thread(checker, operation)
+        assert checker.told is not None
+        assert isinstance(checker.told, CancelationError) is not plain
+        assert scope.cancelled_caught
+        assert operation.is_completed
+
+
+async def test_a_thread_hears_of_a_sibling_that_has_failed() -> None:
+    """The group is left with the sibling's error alone."""
+    checker, operation = Checker(), Cancelable()
+
+    async def work() -> None:
+        async with operation:
+            await operation.run_in_thread(checker, operation)
+
+    async def fail() -> None:
+        await checker.wait_for(lambda each: each.began)
+        raise LookupError("sibling")
+
+    with anyio.fail_after(10), pytest.raises(ExceptionGroup) as caught:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+            tasks.start_soon(fail)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, LookupError)
+    assert checker.reason is CancelationReason.EXTERNAL
+    assert operation.is_cancelled
+
+
+async def test_a_thread_of_anyio_leaves_a_foreign_cancel_as_it_is() -> None:
+    """The check raises what anyio's own check would."""
+    checker, operation = Checker(), Cancelable()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(_cancel_when, checker, scope)
+                async with operation:
+                    await to_thread.run_sync(checker, operation)
+    assert type(checker.told) is anyio.get_cancelled_exc_class()
+    assert scope.cancelled_caught
+    assert operation.cancel_reason is CancelationReason.EXTERNAL
+
+
+async def test_a_thread_in_a_group_hears_of_an_operation_around_a_detached_one() -> None:
+    """The reason is that of the block: an operation around it is the cause."""
+    checker, detached = Checker(), Cancelable(parent=None)
+
+    async def work() -> None:
+        async with detached:
+            await detached.run_in_thread(checker, detached)
+
+    with anyio.fail_after(10), pytest.raises(ManualCancelation):
+        async with Cancelable() as outer, anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+            await checker.wait_for(lambda each: each.began)
+            await outer.cancel()
+    assert checker.reason is CancelationReason.PARENT
+    assert detached.cancel_reason is CancelationReason.PARENT
+
+
+async def test_a_thread_in_a_shielded_section_does_not_hear_of_a_scope_around() -> None:
+    """What does not reach the section does not reach its thread."""
+    checks: list[str] = []
+    with anyio.fail_after(10):
+        with anyio.CancelScope() as scope:
+            async with Cancelable() as cancel:
+                async with cancel.shield() as section:
+                    scope.cancel()
+                    for operation in (section, cancel):
+                        await cancel.run_in_thread(operation.check_cancelation_sync)
+                        await to_thread.run_sync(operation.check_cancelation_sync)
+                        checks.append("silent")
+    assert checks == ["silent"] * 2
+    assert scope.cancelled_caught
+
+
+async def test_a_foreign_cancel_does_not_wait_for_the_grace_of_a_request() -> None:
+    """The thread is told that the block is cut, with the reason of the request."""
+    checker, operation = Checker(), Cancelable(grace=60)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(_cancel_when, checker, scope)
+                async with operation:
+                    await operation.cancel()
+                    await operation.run_in_thread(checker, operation)
+    assert checker.reason is CancelationReason.MANUAL
+    assert scope.cancelled_caught
+    assert operation.cancel_reason is CancelationReason.MANUAL
+
+
+async def test_a_thread_of_a_cancelled_scope_may_check_an_operation_elsewhere() -> None:
+    """Only the blocks around the thread are cut with it."""
+    elsewhere = Cancelable()
+    entered, release = anyio.Event(), anyio.Event()
+
+    async def run() -> None:
+        async with elsewhere:
+            entered.set()
+            await release.wait()
+
+    def work(scope_is_cancelled: Checker) -> str:
+        with pytest.raises(CancelationError):
+            scope_is_cancelled(operation)
+        elsewhere.check_cancelation_sync()
+        return "went on"
+
+    checker, operation, results = Checker(), Cancelable(), list[str]()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await entered.wait()
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(_cancel_when, checker, scope)
+                async with operation:
+                    results.append(await operation.run_in_thread(work, checker))
+                    await anyio.lowlevel.checkpoint()
+            release.set()
+    assert results == ["went on"]
+    assert elsewhere.is_completed
+
+
+@on_asyncio
+async def test_a_thread_that_a_native_cancel_leaves_behind_ends_at_its_next_check() -> None:
+    """However the block has ended by then, or goes on; asyncio alone can leave a thread."""
+
+    async def cancelled(operation: Cancelable, checker: Checker) -> None:
+        async with operation:
+            await operation.run_in_thread(checker, operation)
+
+    async def failed(operation: Cancelable, checker: Checker) -> None:
+        async with operation:
+            try:
+                await operation.run_in_thread(checker, operation)
+            except asyncio.CancelledError:
+                raise LookupError("instead") from None
+
+    async def completed(operation: Cancelable, checker: Checker) -> None:
+        async with operation:
+            try:
+                await operation.run_in_thread(checker, operation)
+            except asyncio.CancelledError:
+                return
+
+    async def running(operation: Cancelable, checker: Checker) -> None:
+        async with operation:
+            try:
+                await operation.run_in_thread(checker, operation)
+            except asyncio.CancelledError:
+                await checker.wait_for(lambda each: each.ended)
+
+    with anyio.fail_after(20):
+        for work in (cancelled, failed, completed, running):
+            checker, operation = Checker(), Cancelable()
+            task = asyncio.ensure_future(work(operation, checker))
+            await checker.wait_for(lambda each: each.began)
+            task.cancel()
+            await asyncio.wait([task])
+            await checker.wait_for(lambda each: each.ended)
+            assert checker.reason is CancelationReason.EXTERNAL, work
+            assert task.cancelled() or task.exception() is None or work is failed
+
+
+async def test_a_check_in_the_loop_itself_does_not_ask_who_waits_for_a_thread() -> None:
+    """A loop that runs in a worker thread of another one has checkpoints of its own."""
+
+    def inner(backend: str) -> str:
+        async def main() -> str:
+            async with Cancelable() as own:
+                began.set()
+                await to_thread.run_sync(go_on.wait, 5)
+                own.check_cancelation_sync()
+            return "went on"
+
+        return anyio.run(main, backend=backend)
+
+    began, go_on, results = threading.Event(), threading.Event(), list[str]()
+
+    async def cancel(scope: anyio.CancelScope) -> None:
+        await to_thread.run_sync(began.wait, 5, limiter=anyio.CapacityLimiter(1))
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+
+    for backend in ("asyncio", "trio"):
+        began.clear()
+        go_on.clear()
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                with anyio.CancelScope() as scope:
+                    tasks.start_soon(cancel, scope)
+                    results.append(await to_thread.run_sync(inner, backend))
+    assert results == ["went on"] * 2

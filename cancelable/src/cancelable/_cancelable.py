@@ -14,6 +14,7 @@ import anyio
 
 from ._block import Block, current_block
 from ._callbacks import checked_callback
+from ._cause import Cause
 from ._hold import Hold
 from ._iterator import CancelableAsyncIterator
 from ._loop import Loop, current_loop
@@ -21,8 +22,10 @@ from ._move_on import MoveOn
 from ._progress import Progress, ProgressCallback, ProgressFeed
 from ._reason import CancelationReason
 from ._seconds import checked_grace, limit as bound, seconds
+from ._status import OperationStatus
 from ._token import CancelationToken, checked_token
 from ._update import ProgressUpdate
+from ._worker import WorkerCall, check_host, current_call
 from .exceptions import CancelationError, error_for
 from .sources import Condition, ConditionSource, SignalSource, SupportsWait
 
@@ -415,13 +418,63 @@ class Cancelable(Block):
         A thread cannot be interrupted. Code that calls this now and then ends soon after a
         request; the error passes through ``run_in_thread`` and leaves the block as its own.
 
+        In a worker thread it also raises if somebody else cancels what waits for the thread (a
+        scope around the block, a task group): inside ``run_in_thread`` the operation's error,
+        with the reason ``parent`` or ``external``, which leaves that call as the native
+        cancelation again; inside ``anyio.to_thread.run_sync`` the native cancelation. And it
+        raises in a thread that was left behind, as by asyncio's ``task.cancel()``.
+
         Raises:
-            CancelationError: The error of the first request.
+            CancelationError: The error of the first request; after the end, of what ended the
+                block.
+            BaseException: The native cancelation; let it pass.
         """
-        if self._is_cut():
-            cause = self.cause
-            assert cause is not None
-            raise error_for(cause, self.context)
+        if self._ending is OperationStatus.CANCELLED or self._is_cut():
+            raise self._error_for_check()
+        call = current_call()
+        if call is not None and call.is_left:
+            if self._ending is not None or self._is_around_here():
+                raise self._error_for_check()
+        elif self._is_around_here():
+            self._check_host(call)
+
+    def _check_host(self, call: WorkerCall | None) -> None:
+        """Raise if what waits for this worker thread has been cancelled.
+
+        Args:
+            call: The call of ``run_in_thread`` that the thread runs. It makes the native
+                cancelation of the error. Without it nobody would: a scope around the thread and
+                inside the block would see an error, and let it pass.
+        """
+        loop = self._loop
+        if loop is not None and loop.running() is loop.native_token:
+            return  # no worker: this thread runs the loop, whose checkpoints tell
+        try:
+            check_host()
+        except Exception:
+            raise
+        except BaseException:
+            # The own scope may have been cancelled since the operation was asked.
+            if call is None and not self._is_cut():
+                raise
+        else:
+            return
+        if call is not None:
+            call.is_stopped = not self._is_cut()
+        raise self._error_for_check()
+
+    def _error_for_check(self) -> CancelationError:
+        cause = self.cause or self._first_cause() or self._cause_around()
+        return error_for(cause or Cause(CancelationReason.EXTERNAL), self.context)
+
+    def _is_around_here(self) -> bool:
+        """Return whether the calling code is in this block, or in a step of this generator."""
+        around = current_block()
+        while around is not None and around is not self:
+            if around.known_id is not None and around.known_id == self.known_id:
+                return True
+            around = around._block_around
+        return around is not None
 
     def _is_cut(self) -> bool:
         """Return whether the time of the hard cut has come, which a grace puts off."""
@@ -584,7 +637,8 @@ class Cancelable(Block):
 
         Inside it, ``current_operation()`` is known, and ``check_cancelation_sync()`` is the
         way to end early. A thread cannot be interrupted: the call returns when the function
-        does, also after a request to stop, and a result that it has computed is kept.
+        does, also after a request to stop, and a result that it has computed is kept. Only
+        asyncio's own ``task.cancel()`` leaves the function behind, until it checks.
 
         Args:
             func: A plain function.
@@ -596,7 +650,16 @@ class Cancelable(Block):
         """
         from anyio import to_thread  # brings threads in for those who use them
 
-        return await to_thread.run_sync(partial(func, *args, **kwargs))
+        call = WorkerCall()
+        try:
+            return await to_thread.run_sync(call.run, partial(func, *args, **kwargs))
+        except CancelationError:
+            if call.is_stopped:
+                # The scope that was cancelled takes its own cancelation, and no error of ours.
+                await anyio.lowlevel.checkpoint_if_cancelled()
+            raise
+        finally:
+            call.is_left = True
 
     def wrap(self, operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         """Return an async function that passes a checkpoint of this operation first.
