@@ -104,6 +104,147 @@ async def test_an_enclosing_operation_is_the_cause_beside_an_explicit_parent() -
         assert not elsewhere.cancel_requested
 
 
+async def test_a_block_with_a_named_parent_hears_of_what_is_around_it_before_it_is_left() -> None:
+    """Time, request and cause are those of the nearest of all that is above."""
+    seen: list[object] = []
+    async with Cancelable() as parent:
+        operation = Cancelable(parent=parent)
+        with pytest.raises(TimeoutCancelation):
+            async with Cancelable.with_timeout(30) as around, operation:
+                seen.append(operation.remaining)
+                try:
+                    await anyio.sleep(3600)
+                finally:
+                    seen += [operation.is_cancelling, operation.cancel_reason]
+                    seen.append(operation.context.origin_id == around.operation_id)
+                    with pytest.raises(ParentCancelation):
+                        operation.check_cancelation_sync()
+        assert not parent.cancel_requested
+    assert seen == [30, True, R.PARENT, True]
+    assert operation.is_cancelled
+
+
+async def test_a_block_with_a_named_parent_still_hears_of_that() -> None:
+    """Also if the parent is in a task of its own."""
+    parent, operation = Cancelable.with_timeout(60), Cancelable()
+    parts: list[object] = []
+
+    async def work() -> None:
+        nonlocal operation
+        operation = Cancelable(parent=parent)
+        async with Cancelable.with_timeout(120, parent=None) as around:
+            try:
+                async with operation:
+                    parts.append(operation.remaining)
+                    await parent.cancel(message="the parent")
+                    await anyio.sleep(3600)
+            except ParentCancelation as error:
+                parts.append(error.origin_id == parent.operation_id)
+            parts.append(around.cancel_requested)
+
+    async with anyio.create_task_group() as tasks:
+        with pytest.raises(ManualCancelation):
+            async with parent:
+                tasks.start_soon(work)
+                await anyio.sleep(3600)
+    assert parts == [60, True, False]
+    assert operation.cancel_message == "the parent"
+
+
+@pytest.mark.parametrize("enters", ["before", "after"])
+@pytest.mark.parametrize("first", ["parent", "around"])
+async def test_of_two_above_the_one_that_was_asked_first_is_the_cause(
+    first: str, enters: str
+) -> None:
+    """The first request of all that reach an operation, whichever way it comes."""
+    parent, entered = Cancelable(name="parent", grace=60), anyio.Event()
+
+    async def live() -> None:
+        async with parent.move_on():
+            entered.set()
+            await anyio.sleep(3600)
+
+    async def ask() -> None:
+        for other in asked:
+            await anyio.sleep(1)
+            await other.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(live)
+        await entered.wait()
+        async with Cancelable(name="around", grace=60).move_on() as around:
+            asked = [parent, around] if first == "parent" else [around, parent]
+            operation = Cancelable(name="operation", parent=parent)
+            if enters == "after":
+                await ask()
+            async with operation:
+                if enters == "before":
+                    await ask()
+                assert operation.cancel_reason is R.PARENT
+                assert operation.context.origin_id == asked[0].operation_id
+
+
+async def test_two_ways_up_that_meet_count_once_and_the_outermost_deadline_reports() -> None:
+    """Among equal deadlines that of the operation above both ways."""
+    inner = Cancelable(name="inner")
+    with pytest.raises(TimeoutCancelation) as caught:
+        async with Cancelable.with_timeout(30, name="top") as top:
+            async with Cancelable(name="parent") as parent:
+                async with Cancelable.with_timeout(30, name="around") as around:
+                    inner = Cancelable(name="inner", parent=parent)
+                    async with inner:
+                        assert list(inner._ancestors()) == [around, parent, top]
+                        await anyio.sleep(3600)
+    assert caught.value.operation_id == top.operation_id
+    assert inner.context.origin_id == top.operation_id
+
+
+async def test_a_deadline_around_a_block_with_a_named_parent_moves() -> None:
+    """The block is cut by what is around it, when that is, and by no time taken over."""
+    parent, entered = Cancelable(), anyio.Event()
+
+    async def live() -> None:
+        async with parent:
+            entered.set()
+            await anyio.sleep(100)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(live)
+        await entered.wait()
+        async with Cancelable.with_timeout(10) as around:
+            async with Cancelable(parent=parent) as operation:
+                around.extend(60)
+                assert operation.remaining == 60
+                await anyio.sleep(50)
+    assert operation.is_completed
+
+
+async def test_a_section_called_inside_another_block_is_kept_from_that_block() -> None:
+    """A section belongs to its operation; its shield keeps out what is around it."""
+    async with Cancelable() as outer:
+        async with Cancelable().move_on() as inner:
+            async with outer.shield(reasons={"manual"}) as section:
+                await inner.cancel(R.SIGNAL)
+                await anyio.sleep(1)
+                assert not section.cancel_requested
+            pytest.fail("the end of the section is a checkpoint")
+        assert inner.is_cancelled
+    assert outer.is_completed
+
+
+async def test_a_named_parent_that_has_ended_leaves_the_way_to_what_is_around() -> None:
+    """An operation that outlives its parent forgets that one alone."""
+    parent = Cancelable()
+    async with parent:
+        pass
+    async with Cancelable.with_timeout(30) as around:
+        operation = Cancelable(parent=parent)
+        async with operation:
+            assert list(operation._ancestors()) == [around]
+            assert operation.remaining == 30
+        assert operation._enclosing is around
+
+
 # -- down, not up, not sideways --------------------------------------------------------------
 
 

@@ -302,14 +302,11 @@ class Operation(Awaited, Single):
     def _ancestors(self) -> Iterator[Operation]:
         """Yield the live operations above or around this one, nearest first.
 
-        The way goes through the parent, else through the operation around the block: with
-        ``parent=None`` an operation is listed under nobody and still runs inside another.
+        The way goes through the parent and through the operation around the block: the parent
+        may be elsewhere, and with ``parent=None`` an operation is listed under nobody and still
+        runs inside another.
         """
-        above = self._parent or self._enclosing
-        while above is not None:
-            if above._ending is None and above._clock is not None:
-                yield above
-            above = above._parent or above._enclosing
+        return self._above(past_shields=True)
 
     def _askers(self) -> Iterator[Operation]:
         """Yield the operations above whose requests and deadlines reach this one, nearest first.
@@ -317,12 +314,62 @@ class Operation(Awaited, Single):
         A shielded section hears of nothing, and what runs inside it hears of nothing beyond;
         nor does one that holds some reasons, if another one keeps its operation out.
         """
-        if self._is_shield:
-            return
-        for above in self._ancestors():
-            yield above
-            if above._is_shield:
+        return self._above(past_shields=False)
+
+    def _above(self, *, past_shields: bool, both_ways: bool = True) -> Iterator[Operation]:
+        """Yield the live operations above.
+
+        Args:
+            past_shields: Whether to go on behind a shielded section.
+            both_ways: Whether to go through the operation around a block, too, where the parent
+                is another one.
+        """
+        operation, is_live = self, self._ending is None
+        while past_shields or not (is_live and operation._is_shield):
+            if both_ways and operation._has_two_above():
+                yield from operation._both_ways(past_shields=past_shields)
                 return
+            above = operation._parent or operation._enclosing
+            if above is None:
+                return
+            is_live = above._ending is None and above._clock is not None
+            if is_live:
+                yield above
+            operation = above
+
+    def _has_two_above(self) -> bool:
+        """Return whether the parent is not the operation around the block."""
+        parent, around = self._parent, self._enclosing
+        if parent is around or parent is None or around is None:
+            return False
+        # A section belongs to its operation, and is kept from what is around it.
+        return not (self._has_more and "hold" in self.__dict__)
+
+    def _both_ways(self, *, past_shields: bool) -> Iterator[Operation]:
+        """Yield what is above an operation that has two above it; see ``_above``.
+
+        The two ways may meet. So each operation is written down when all that is above it has
+        been, and that is read backwards.
+        """
+        seen: set[Operation] = set()
+        far_first: list[Operation] = []
+        waiting: list[tuple[Operation, bool]] = [(self, False)]
+        while waiting:
+            operation, is_done = waiting.pop()
+            is_live = operation._ending is None and operation._clock is not None
+            if is_done:
+                if is_live and operation is not self:
+                    far_first.append(operation)
+            elif operation not in seen:
+                seen.add(operation)
+                waiting.append((operation, True))
+                if past_shields or not (is_live and operation._is_shield):
+                    parent, around = operation._parent, operation._enclosing
+                    if around is not None and (parent is None or operation._has_two_above()):
+                        waiting.append((around, False))
+                    if parent is not None:
+                        waiting.append((parent, False))
+        yield from reversed(far_first)
 
     def _adopt(self, child: Operation) -> None:
         """List *child* underneath, and let it know what was asked here before.
@@ -334,6 +381,8 @@ class Operation(Awaited, Single):
         children: dict[Operation, None] = self._keeping().setdefault("children", {})
         children[child] = None
         if self._causes and not child._is_shield:
+            if child._has_two_above():
+                child._notice_deadline()  # what is around it may have been asked before
             child._learn_from(self)
 
     def _release(self, child: Operation) -> None:
@@ -465,14 +514,20 @@ class Operation(Awaited, Single):
         A child in the task of its parent lies inside the parent's scope. A child in another
         task may not, so it takes over the parent's time.
         """
+        when = min(self._deadline + self._grace, self._cut)
         if self._parent is None or self._is_in_parents_task:
-            return min(self._deadline + self._grace, self._cut)
-        return self._nearest_cut()
+            return when
+        # What is around the block in this task, and not above the parent, cuts by itself.
+        return self._earliest_cut(when, self._above(past_shields=False, both_ways=False))
 
     def _nearest_cut(self) -> float:
         """Return when this operation or one above is cut, up to a shield in between."""
         when = min(self._deadline + self._grace, self._cut)
-        for above in self._askers():
+        return self._earliest_cut(when, self._askers())
+
+    def _earliest_cut(self, when: float, line: Iterator[Operation]) -> float:
+        """Return when the first of *line* is cut, or *when* if that is earlier."""
+        for above in line:
             cut = min(above._deadline + above._grace, above._cut)
             when = min(when, self._translate(cut, above))
         return when
@@ -518,7 +573,7 @@ class Operation(Awaited, Single):
         if self._parent is None and self._enclosing is None:
             self._time_out(clock)
             return
-        asked = next((above for above in self._askers() if above._causes), None)
+        asked = self._first_asked()
         owner = self._earliest(asked)
         if asked is not None:
             if not owner._was_due_before(owner._translate(asked._came, asked)):
@@ -551,6 +606,17 @@ class Operation(Awaited, Single):
     def _cut_at_the_latest(self, when: float) -> None:
         """Have no later deadline put the hard cut off; the scope is to end at *when* already."""
         self._cut = min(self._cut, when)
+
+    def _first_asked(self) -> Operation | None:
+        """Return the operation above that was asked to stop first, the nearest of them; or None."""
+        first: Operation | None = None
+        since = math.inf
+        for above in self._askers():
+            if above._causes:
+                came = self._translate(above._came, above)
+                if first is None or came < since:
+                    first, since = above, came
+        return first
 
     def _learn_from(self, asked: Operation) -> None:
         """Take over the cause of an operation above."""
@@ -711,6 +777,8 @@ class Operation(Awaited, Single):
             above, known, came = waiting.pop()
             below = known.below(above.operation_id)
             for child in list(above._children):
+                if child._has_two_above():
+                    child._notice_deadline()  # see _adopt
                 if child._ending is not None or child._is_shield:
                     continue
                 if not child._causes:
