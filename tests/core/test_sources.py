@@ -187,6 +187,35 @@ async def test_a_cancel_that_is_nobodys_is_an_error_of_the_condition(kind: str) 
     assert "wait_for_what_was_cancelled" in str(error)
 
 
+async def test_a_condition_that_raises_is_the_cause_in_a_thread_and_for_a_token() -> None:
+    """Also an operation underneath tells its thread of the exception."""
+
+    def broken() -> bool:
+        raise LookupError("no such gauge")
+
+    errors: list[CancelationError] = []
+    with anyio.fail_after(5), pytest.raises(CancelationError):
+        async with Cancelable.with_condition(broken) as operation, Cancelable() as child:
+            followed = CancelationToken.any(operation.token)
+            with anyio.CancelScope(shield=True):
+                await operation.wait_cancelling()
+                for check in (
+                    operation.check_cancelation_sync,
+                    child.check_cancelation_sync,
+                    operation.token.check,
+                    child.token.check,
+                    followed.check,
+                ):
+                    with pytest.raises(CancelationError) as caught:
+                        await anyio.to_thread.run_sync(check)
+                    errors.append(caught.value)
+                with pytest.raises(CancelationError) as caught:
+                    await followed.check_async()
+                errors.append(caught.value)
+            await anyio.lowlevel.checkpoint()
+    assert [type(error.__cause__) for error in errors] == [LookupError] * 6
+
+
 @pytest.mark.parametrize("interval", [0, -1, float("nan"), "soon", True])
 def test_a_bad_interval_is_refused_where_it_is_given(interval: float) -> None:
     """An interval is a number of seconds above zero."""

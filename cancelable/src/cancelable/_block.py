@@ -579,7 +579,7 @@ class Block(Operation):
             if not is_taken:
                 return None
             error = error_for(ended_by, self.context)
-            error.__cause__ = ended_by.error or exc
+            error.__cause__ = error.__cause__ or exc
             return error
         cause = self._first_cause()
         own_id = self.known_id

@@ -201,7 +201,7 @@ class DisconnectCancelation(CancelationError):
 
 
 def error_for(cause: Cause, context: OperationContext | None = None) -> CancelationError:
-    """Return the error that reports *cause*.
+    """Return the error that reports *cause*, with the error of a source as its own cause.
 
     Args:
         cause: The first cause of a cancelation.
@@ -227,4 +227,6 @@ def error_for(cause: Cause, context: OperationContext | None = None) -> Cancelat
         case CancelationReason.ERROR | CancelationReason.EXTERNAL:
             error = CancelationError(cause.reason, message, context)
     error.origin_id = cause.origin_id
+    if cause.error is not None:
+        error.__cause__ = cause.error
     return error
