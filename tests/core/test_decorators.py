@@ -15,6 +15,7 @@ import pytest
 
 from cancelable import (
     Cancelable,
+    CancelationError,
     CancelationReason,
     CancelationSource,
     CancelationToken,
@@ -24,6 +25,7 @@ from cancelable import (
     ManualCancelation,
     OperationRegistry,
     OperationStatus,
+    ParentCancelation,
     SignalCancelation,
     TimeoutCancelation,
     cancelable,
@@ -200,6 +202,116 @@ async def test_a_function_can_run_in_an_operation_that_is_at_hand() -> None:
 
         assert await inside()
         assert await inside()
+
+
+async def test_a_call_from_outside_the_block_of_an_operation_at_hand_is_part_of_it() -> None:
+    """It runs in an operation underneath, and stops with the one at hand."""
+    operation = Cancelable(name="at hand")
+    went_on: list[str] = []
+
+    @with_cancelable(operation, inject=True)
+    async def work(*, cancelable: Cancelable | None = None) -> None:
+        current = current_operation()
+        assert current is not None
+        assert cancelable is operation is current.parent
+        assert current.name == "work"
+        assert operation.children == [current]
+        await anyio.sleep_forever()
+
+    async def hold() -> None:
+        async with operation.move_on():
+            await anyio.sleep_forever()
+        went_on.append("hold")
+
+    async def call() -> None:
+        with pytest.raises(ParentCancelation) as caught:
+            await work()
+        assert caught.value.origin_id == operation.operation_id
+        went_on.append("call")
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(call)
+            await anyio.wait_all_tasks_blocked()
+            await operation.cancel()
+    assert sorted(went_on) == ["call", "hold"]
+    assert operation.children == []
+
+
+async def test_the_second_of_two_overlapping_calls_is_part_of_the_operation_at_hand() -> None:
+    """The first has entered the block, in a task of its own."""
+    operation = Cancelable()
+    running: list[tuple[bool, bool]] = []
+    errors: list[CancelationError] = []
+
+    @with_cancelable(operation)
+    async def work() -> None:
+        current = current_operation()
+        assert current is not None
+        running.append((current is operation, current.parent is operation))
+        await anyio.sleep_forever()
+
+    async def call() -> None:
+        try:
+            await work()
+        except CancelationError as error:
+            errors.append(error)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(call)
+                await anyio.wait_all_tasks_blocked()
+            await operation.cancel()
+    assert running == [(True, False), (False, True)]
+    assert {type(error) for error in errors} == {ManualCancelation, ParentCancelation}
+
+
+async def test_a_call_after_an_operation_at_hand_was_asked_does_not_begin() -> None:
+    """Inside its block and outside of it."""
+    operation, entered = Cancelable(), anyio.Event()
+    began: list[str] = []
+
+    @with_cancelable(operation)
+    async def work() -> None:
+        began.append("work")
+
+    async def hold() -> None:
+        async with operation.move_on():
+            with anyio.CancelScope(shield=True):
+                entered.set()
+                await anyio.wait_all_tasks_blocked()
+            await work()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold)
+            await entered.wait()
+            await operation.cancel()
+            with pytest.raises(ParentCancelation):
+                await work()
+    assert began == []
+
+
+async def test_a_task_that_was_started_in_the_block_of_an_operation_at_hand_is_inside() -> None:
+    """What it reports is told by that operation itself."""
+    inside: list[bool] = []
+    async with Cancelable() as operation:
+
+        @with_cancelable(operation)
+        async def work() -> None:
+            inside.append(current_operation() is operation)
+
+        async def call() -> None:
+            await work()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+        async with Cancelable():
+            await work()
+    assert inside == [True, False]
 
 
 async def test_the_current_operation_can_be_a_parameter() -> None:

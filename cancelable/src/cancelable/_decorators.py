@@ -234,12 +234,14 @@ def with_cancelable(
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
     """Run an async function as part of an operation that is at hand.
 
-    If its block is running the function runs in it; if not, the call enters the block, which
-    can be done once.
+    Called inside its block, the function runs in it. If the block has not been entered, the call
+    enters it, which can be done once. If it runs and the caller is elsewhere (another task, a
+    second call beside the first), the function runs in an operation of its own underneath, which
+    stops with the one at hand and leaves as ``ParentCancelation``.
 
     Args:
         cancel: The operation.
-        inject: Whether the function gets it.
+        inject: Whether the function gets it, also where it runs in one underneath.
         inject_param: The parameter that takes it.
 
     Raises:
@@ -251,14 +253,19 @@ def with_cancelable(
         _refuse_plain(function)
         _refuse_generator(function)
         place = _place_of(function, inject_param if inject else None)
+        name = _name_of(function)
 
         @wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> R:
             _inject(kwargs, args, place, cancel)
-            if cancel.is_running:
+            if not cancel.is_running:
+                async with cancel:
+                    return await function(*args, **kwargs)
+            if cancel._is_around_here():
                 await cancel.check_cancelation()
                 return await function(*args, **kwargs)
-            async with cancel:
+            async with Cancelable(name=name, parent=cancel) as part:
+                await part.check_cancelation()
                 return await function(*args, **kwargs)
 
         return call
@@ -338,7 +345,7 @@ def _decorator(
 
     def decorate(function: FunctionT) -> FunctionT:
         _refuse_plain(function)
-        named = name or str(getattr(function, "__name__", type(function).__name__))
+        named = name or _name_of(function)
         place = _place_of(function, inject_param)
         if inspect.isasyncgenfunction(function):
             wrapped: object = _wrap_generator(function, make, named, place)
@@ -348,6 +355,10 @@ def _decorator(
         return cast("FunctionT", wrapped)
 
     return decorate
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _wrap_function(
