@@ -436,6 +436,66 @@ async def test_a_held_request_is_the_same_request_when_it_is_made() -> None:
     assert asked < over
 
 
+async def test_only_the_first_of_the_requests_that_are_held_is_told_so() -> None:
+    """A held request stands; those after it change nothing, whatever they are made with."""
+    outer, operation = Cancelable(), Cancelable()
+    first, again = CancelOutcome.REQUESTED, CancelOutcome.ALREADY_REQUESTED
+    with anyio.fail_after(5), pytest.raises(DisconnectCancelation):
+        async with outer, operation:
+            async with operation.shield(reasons={"manual", "signal"}):
+                assert await operation.token.cancel()
+                assert not await operation.token.cancel()
+                assert operation.cancel_sync() is again
+                assert await operation.cancel("signal") is again
+                async with operation.shield(reasons={"manual"}):
+                    assert operation.cancel_sync() is again
+                assert not operation.cancel_requested
+                assert outer.cancel_sync() is first
+                assert outer.cancel_sync() is again
+                assert await operation.cancel("disconnect") is first
+                assert operation.cancel_sync() is again
+                with anyio.CancelScope(shield=True):
+                    assert outer.cancel_sync("disconnect") is first
+                    assert outer.cancel_sync() is again
+
+
+async def test_a_held_request_after_the_cause_is_not_the_first() -> None:
+    """The own deadline has passed, or another request has come, before the section."""
+    operation = Cancelable(grace=60)
+    with anyio.fail_after(5):
+        async with operation:
+            assert await operation.cancel("disconnect") is CancelOutcome.REQUESTED
+            async with operation.shield(reasons={"manual"}):
+                assert operation.cancel_sync() is CancelOutcome.ALREADY_REQUESTED
+        assert operation.cancel_reason is CancelationReason.DISCONNECT
+        late = Cancelable.with_timeout(60, grace=60)
+        async with late:
+            async with late.shield(reasons={"manual"}):
+                late.deadline = anyio.current_time()
+                assert late.cancel_sync() is CancelOutcome.ALREADY_REQUESTED
+        assert late.cancel_reason is CancelationReason.TIMEOUT
+
+
+async def test_of_many_threads_whose_requests_are_held_one_is_the_first() -> None:
+    """Who comes first is one atomic step."""
+    answers: list[CancelOutcome] = []
+    begin = threading.Barrier(8)
+
+    def ask() -> None:
+        begin.wait(5)
+        answers.append(operation.cancel_sync())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    with anyio.fail_after(5), pytest.raises(ManualCancelation):
+        async with Cancelable() as operation:
+            async with operation.shield(reasons={"manual"}):
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join(5)
+    assert sorted(answer.value for answer in answers) == ["already_requested"] * 7 + ["requested"]
+
+
 async def test_requests_from_threads_are_not_lost_while_a_section_ends() -> None:
     """However close to its end they come, one of them is the cause."""
     for _ in range(20):

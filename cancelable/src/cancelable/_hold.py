@@ -23,6 +23,7 @@ class Hold:
 
     __slots__ = (
         "_around",
+        "_asked",
         "_asks_parent",
         "_held",
         "_is_over",
@@ -55,6 +56,7 @@ class Hold:
         self._owner = owner
         self._reasons = frozenset(CancelationReason.of(reason) for reason in reasons)
         self._asks_parent = CancelationReason.PARENT in self._reasons
+        self._asked: dict[object, object] = {}
         self._held: deque[Callable[[], object]] = deque()
         self._is_over = False
         self._loop: Loop = current_loop()
@@ -69,6 +71,19 @@ class Hold:
     def keeps(self, asked: object, cause: Cause) -> bool:
         """Return whether a request to the operation *asked* is to be held back."""
         return cause.reason in self._reasons or (self._asks_parent and asked is not self._owner)
+
+    def notes(self, asked: object) -> bool:
+        """Note that a request to the operation *asked* is held; it may come from any thread.
+
+        Returns:
+            Whether it is the first one in this section.
+        """
+        mark = object()
+        return self._asked.setdefault(asked, mark) is mark  # one atomic step
+
+    def has(self, asked: object) -> bool:
+        """Return whether a request to the operation *asked* is held, or was."""
+        return asked in self._asked
 
     def keep(self, ask_again: Callable[[], object]) -> None:
         """Hold a request; it may come from any thread.

@@ -717,10 +717,13 @@ class Operation(Awaited, Single):
             raise ValueError(msg)
         if self._ending is not None:
             return CancelOutcome.FINISHED
-        for hold in self._holds:
+        holds = self._holds
+        for hold in holds:
             if hold.keeps(self, cause):
+                was_asked = self._is_asked() or any(other.has(self) for other in holds)
+                is_first = hold.notes(self) and not was_asked
                 hold.keep(partial(self._request, cause, grace=grace))
-                return CancelOutcome.REQUESTED
+                return _answer(is_first)
         self._notice_deadline()
         try:
             is_first = self._record(cause, here)
@@ -728,7 +731,7 @@ class Operation(Awaited, Single):
                 self._let_know(here)
         finally:
             self._cut_after(grace, here)
-        return CancelOutcome.REQUESTED if is_first else CancelOutcome.ALREADY_REQUESTED
+        return _answer(is_first)
 
     def _record(self, cause: Cause, here: object = None, came: float | None = None) -> bool:
         """Make *cause* the cause unless there is one, and pass it on underneath.
@@ -905,6 +908,10 @@ class Operation(Awaited, Single):
 
 def nobody() -> None:
     """Stand for an operation that has ended, where a token asks for its own."""
+
+
+def _answer(is_first: bool) -> CancelOutcome:
+    return CancelOutcome.REQUESTED if is_first else CancelOutcome.ALREADY_REQUESTED
 
 
 def checked_deadline(value: float) -> float:

@@ -16,7 +16,8 @@ class CancelOutcome(Awaited, Enum):
     """
 
     REQUESTED = "requested"
-    """This request is the first one: it is the cause."""
+    """This request is the first one: it is the cause, or will be when a section that holds it
+    back is over."""
 
     ALREADY_REQUESTED = "already_requested"
     """An earlier request is the cause; this one may only have shortened a grace time."""
