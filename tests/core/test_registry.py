@@ -25,6 +25,8 @@ from cancelable import (
     SignalCancelation,
     ThreadSafeRegistry,
 )
+from cancelable._doorbell import Doorbell
+from cancelable._watch import Watch
 from tests.support.native import in_thread
 
 
@@ -662,3 +664,50 @@ async def test_a_watcher_who_leaves_is_forgotten(registry: OperationRegistry) ->
             await anext(contexts)
             assert registry._observers
         assert not registry._observers
+
+
+async def test_a_watcher_who_has_no_time_loses_no_record(registry: OperationRegistry) -> None:
+    """Neither the first one nor the last one, after which nothing would ever come."""
+    async with registry.watch(await _ended(registry, "over")) as contexts:
+        with anyio.move_on_after(0) as poll:
+            await anext(contexts)
+        assert poll.cancelled_caught
+        with anyio.fail_after(5):
+            assert [context.status async for context in contexts] == [OperationStatus.COMPLETED]
+    async with registry.register(Cancelable("live")) as operation:
+        async with registry.watch("live") as contexts:
+            for message in (None, "half"):
+                with anyio.move_on_after(0) as poll:
+                    await anext(contexts)
+                assert poll.cancelled_caught
+                with anyio.fail_after(5):
+                    context = await anext(contexts)
+                assert (context.progress and context.progress.message) == message
+                await operation.report_progress("half")
+
+
+async def _ended(registry: OperationRegistry, operation_id: str) -> str:
+    async with registry.register(Cancelable(operation_id)):
+        return operation_id
+
+
+async def test_a_watcher_who_gives_up_in_the_middle_of_a_look_looks_again() -> None:
+    """The bell rings once for a change: a look that was cut short must not be the last one."""
+    bell = Doorbell()
+    standing = "running"
+
+    async def look() -> str:
+        if not limit.cancel_called:
+            limit.cancel()
+            await anyio.sleep_forever()
+        return standing
+
+    watch = Watch("running", bell, look, lambda record: record, lambda record: record == "over")
+    assert await anext(watch) == "running"
+    standing = "over"
+    bell.ring()
+    with anyio.CancelScope() as limit:
+        await anext(watch)
+    assert limit.cancelled_caught
+    with anyio.fail_after(5):
+        assert [record async for record in watch] == ["over"]

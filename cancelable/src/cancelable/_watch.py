@@ -25,7 +25,7 @@ class Watch(AsyncIterator[RecordT], Generic[RecordT]):
     which tells how the operation ended.
     """
 
-    __slots__ = ("_bell", "_ended", "_is_last", "_last", "_look", "_marks", "_next")
+    __slots__ = ("_bell", "_ended", "_has_rung", "_is_last", "_last", "_look", "_marks", "_next")
 
     def __init__(
         self,
@@ -50,20 +50,25 @@ class Watch(AsyncIterator[RecordT], Generic[RecordT]):
         self._look = look
         self._marks = marks
         self._is_last = is_last
+        self._has_rung = False
         self._ended = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> RecordT:
-        if self._ended:
-            await anyio.lowlevel.checkpoint()
-            raise StopAsyncIteration
-        found, self._next = self._next, None
-        while found is None or self._is_known(found):
-            await self._bell.wait()
-            found = await self._look()
+        # A reader may give up at any await here and ask again later: a record is taken, and a
+        # ring forgotten, behind the last of them.
         await anyio.lowlevel.checkpoint()
+        if self._ended:
+            raise StopAsyncIteration
+        while self._next is None or self._is_known(self._next):
+            if not self._has_rung:
+                await self._bell.wait()
+                self._has_rung = True
+            self._next = await self._look()
+            self._has_rung = False
+        found, self._next = self._next, None
         self._last = found
         self._ended = self._is_last(found)
         return found
