@@ -39,6 +39,16 @@ async def test_it_follows_the_registry_only_while_somebody_watches() -> None:
         assert bus.registry._observers == ()
 
 
+async def test_how_it_ended_is_told_without_any_time_to_wait() -> None:
+    """S16: `wait_stopped` with a timeout of zero is a look, as that of a registry is."""
+    bus = InMemoryBus(OperationRegistry())
+    async with running(bus, "job"):
+        assert await bus.wait_stopped("job", 0) is None
+    ended = await bus.wait_stopped("job", 0)
+    assert ended is not None
+    assert not ended.state.is_live
+
+
 class Visit(LatentOperation):
     def make_operation(self) -> Cancelable:
         return Cancelable(name="visit")

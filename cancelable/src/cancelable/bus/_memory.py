@@ -159,7 +159,9 @@ class InMemoryBus(CancelBus):
                 async for record in records:
                     if not record.state.is_live:
                         return record
-        return None
+        # One that has ended is told of however little time there was.
+        known = await self.get(operation_id, metadata=metadata)
+        return None if known is None or known.state.is_live else known
 
     async def get(
         self, operation_id: str, *, metadata: Mapping[str, object] | None = None
