@@ -6,8 +6,11 @@ import copy
 import gc
 import math
 import pickle
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import cast
 
 import anyio
 import anyio.lowlevel
@@ -104,6 +107,95 @@ async def test_arguments_of_the_wrong_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
         async with Cancelable() as operation:
             operation.extend(math.nan)
+
+
+NO_DURATIONS = ["5", b"5", True, [1], anyio.Event]
+
+
+@pytest.mark.parametrize("given", NO_DURATIONS, ids=repr)
+async def test_what_is_no_duration_is_refused_by_its_name(given: object) -> None:
+    """S7: each call says which argument must be seconds or a `timedelta`, and does nothing."""
+    registry, value = OperationRegistry(), cast("float", given)
+    async with registry.register(Cancelable("live")) as operation:
+        calls: list[tuple[str, Callable[[], object]]] = [
+            ("grace", lambda: operation.cancel_sync(grace=value)),
+            ("grace", lambda: registry.cancel("live", grace=value)),
+            ("grace", lambda: registry.cancel("nobody", grace=value)),
+            ("seconds", lambda: operation.extend(value)),
+            ("older_than", lambda: registry.cleanup_completed(value)),
+            ("timeout", lambda: Latent(timeout=value)),
+            ("grace", lambda: Latent(grace=value)),
+        ]
+        for name, call in calls:
+            with pytest.raises(TypeError, match=f"`{name}` must be a number of seconds"):
+                call()
+        with pytest.raises(TypeError, match="`grace` must be a number of seconds"):
+            await operation.cancel(grace=value)
+        for wait in (operation.wait_stopped(value), registry.wait_stopped("nobody", value)):
+            with pytest.raises(TypeError, match="`timeout` must be a number of seconds"):
+                await wait
+        assert not operation.cancel_requested
+        assert operation.remaining == math.inf
+
+
+class Latent(LatentOperation):
+    def make_operation(self) -> Cancelable:
+        return Cancelable()
+
+
+async def test_a_duration_that_makes_no_sense_is_refused() -> None:
+    """S7: NaN anywhere, a grace below zero also of an operation that nobody knows."""
+    registry = OperationRegistry()
+    for grace in (-1, math.nan, timedelta(seconds=-1)):
+        with pytest.raises(ValueError, match="`grace` must be"):
+            registry.cancel("nobody", grace=grace)
+        with pytest.raises(ValueError, match="`grace` must be"):
+            await Cancelable().cancel(grace=grace)
+    for wait in (Cancelable().wait_stopped(math.nan), registry.wait_stopped("nobody", math.nan)):
+        with pytest.raises(ValueError, match="`timeout` must be"):
+            await wait
+    with pytest.raises(ValueError, match="`timeout` must be"):
+        Latent(timeout=math.nan)
+    with pytest.raises(ValueError, match="`grace` must be"):
+        Latent(grace=-1)
+
+
+async def test_a_timedelta_is_taken_wherever_seconds_are() -> None:
+    """S7: what the constructors take, the calls take."""
+    hour = timedelta(hours=1)
+    registry = OperationRegistry()
+    async with registry.register(Cancelable("live")) as operation:
+        assert operation.extend(hour)
+        assert 3590 < operation.remaining <= 3600
+        assert operation.extend(None)
+        assert operation.remaining == math.inf
+        assert await operation.wait_stopped(timedelta(0)) is None
+        assert await registry.wait_stopped("live", timedelta(0)) is None
+        assert registry.cancel("live", grace=hour) is CancelOutcome.REQUESTED
+        assert operation.cancel_sync(grace=hour) is CancelOutcome.ALREADY_REQUESTED
+        assert await operation.cancel(grace=hour) is CancelOutcome.ALREADY_REQUESTED
+        await anyio.lowlevel.checkpoint()
+    assert operation.is_completed
+    assert registry.cleanup_completed(3600) == 0
+    assert registry.cleanup_completed(math.inf) == 0
+    assert registry.cleanup_completed(timedelta(0)) == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["5000000000", "abc", None, True, timedelta(seconds=3), datetime(2026, 1, 1, tzinfo=UTC)],
+    ids=repr,
+)
+async def test_a_deadline_that_is_no_time_on_the_clock_is_refused(given: object) -> None:
+    """S7: a text is not read as a number, and a duration or a date is not a time on this clock."""
+    value = cast("float", given)
+    for operation in (Cancelable(), Latent()):
+        with pytest.raises(TypeError, match=r"`deadline` must be a time on anyio's clock"):
+            operation.deadline = value
+        with pytest.raises(ValueError, match="`deadline` is too large"):
+            operation.deadline = 10**400
+        operation.deadline = cast("float", Decimal(2**60))
+        assert operation.deadline == 2.0**60
 
 
 # -- leaving in another task -----------------------------------------------------------------

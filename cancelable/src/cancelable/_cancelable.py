@@ -21,7 +21,7 @@ from ._loop import Loop, current_loop
 from ._move_on import MoveOn
 from ._progress import Progress, ProgressCallback, ProgressFeed
 from ._reason import CancelationReason
-from ._seconds import checked_grace, limit as bound, seconds
+from ._seconds import limit as bound, seconds, zero_or_more
 from ._status import OperationStatus
 from ._token import CancelationToken, checked_token
 from ._update import ProgressUpdate
@@ -98,7 +98,7 @@ class Cancelable(Block):
             operation_id,
             name,
             None if metadata is None else dict(metadata),
-            0.0 if grace is None else checked_grace(grace),
+            0.0 if grace is None else zero_or_more(grace, "grace"),
             register_globally,
             parent is ...,
         )

@@ -22,9 +22,9 @@ from ._cancelable import Cancelable
 from ._cause import Cause
 from ._log import logger
 from ._loop import call_soon, current_loop
-from ._operation import OperationToken, checked_deadline, nobody
+from ._operation import OperationToken, nobody
 from ._registry import OperationRegistry, registry_here
-from ._seconds import checked_grace, seconds
+from ._seconds import moment, seconds, zero_or_more
 from ._single import Single
 from ._token import Listener
 
@@ -101,7 +101,7 @@ class LatentOperation(Single):
         """
         # Floats are looked at in passing, since this is made for each request.
         if not (type(timeout) is type(grace) is float and timeout == timeout and grace >= 0):
-            timeout, grace = seconds(timeout, "timeout"), checked_grace(grace)
+            timeout, grace = seconds(timeout, "timeout"), zero_or_more(grace, "grace")
         self._loop = loop = current_loop()
         self.native_loop = loop.native_token
         self.timeout = timeout
@@ -174,7 +174,7 @@ class LatentOperation(Single):
     def deadline(self, when: float) -> None:
         # The operation may be made in another thread between any two of these lines. Whoever
         # makes it reads the deadline again behind that, and here one looks for it at the end.
-        when = checked_deadline(when)
+        when = moment(when, "deadline")
         self.is_untouched = False
         if self._scope is not None and not self._made and self._is_due():
             self.make()  # the deadline that has passed is the cause, and stands, as does its cut

@@ -29,6 +29,7 @@ from ._outcome import CancelOutcome
 from ._progress import Progress
 from ._reason import CancelationReason
 from ._round import call_all
+from ._seconds import moment, seconds as duration, zero_or_more
 from ._single import Single
 from ._status import OperationStatus
 from ._token import CancelationToken, set_event
@@ -396,13 +397,14 @@ class Operation(Awaited, Single):
 
         It may be set, also before the block is entered: the request that is not yet due moves.
         One that has passed stands, and the block is cut when it would have been. A deadline of
-        an operation around this one still holds.
+        an operation around this one still holds. What is no number is a TypeError, NaN a
+        ValueError.
         """
         return self._deadline
 
     @deadline.setter
     def deadline(self, value: float) -> None:
-        self._set_deadline(checked_deadline(value))
+        self._set_deadline(moment(value, "deadline"))
 
     @property
     def remaining(self) -> float:
@@ -431,27 +433,29 @@ class Operation(Awaited, Single):
         except anyio.NoEventLoopError:
             return math.inf
 
-    def extend(self, seconds: float) -> bool:
+    def extend(self, seconds: float | timedelta | None) -> bool:
         """Put the deadline *seconds* from now: an idle timeout that starts anew.
 
         Call it in the thread of the operation's loop, inside the block.
 
         Args:
-            seconds: Seconds from now.
+            seconds: Seconds from now, or a ``timedelta``; None and infinity for no deadline.
 
         Returns:
             False if the operation was asked to stop before; that stands.
 
         Raises:
             RuntimeError: If the block is not running.
+            TypeError: If it is no duration.
             ValueError: If the number is NaN.
         """
+        allowed = duration(seconds, "seconds")
         if self._clock is None or self._ending is not None:
             msg = "`extend` moves the deadline of a running block; enter it with `async with` first"
             raise RuntimeError(msg)
         if self._is_asked():
             return False
-        self.deadline = self._clock() + seconds
+        self.deadline = self._clock() + allowed
         return True
 
     def _set_deadline(self, when: float) -> None:
@@ -656,7 +660,7 @@ class Operation(Awaited, Single):
         message: str | None = None,
         propagate_to_children: bool = True,
         *,
-        grace: float | None = None,
+        grace: float | timedelta | None = None,
     ) -> CancelOutcome:
         """Ask the operation to stop, from a task.
 
@@ -676,18 +680,20 @@ class Operation(Awaited, Single):
             What became of the request; never that the block has ended.
 
         Raises:
+            TypeError: If the grace is no duration.
             ValueError: If there is no such reason, or the grace is negative or NaN.
         """
         del propagate_to_children
         cause = Cause(CancelationReason.of(reason), message)
-        return self._request(cause, grace=grace, here=current_loop().native_token)
+        allowed = None if grace is None else zero_or_more(grace, "grace")
+        return self._request(cause, grace=allowed, here=current_loop().native_token)
 
     def cancel_sync(
         self,
         reason: CancelationReason | str = CancelationReason.MANUAL,
         message: str | None = None,
         *,
-        grace: float | None = None,
+        grace: float | timedelta | None = None,
     ) -> CancelOutcome:
         """Ask the operation to stop, from any thread or from a signal handler.
 
@@ -702,19 +708,19 @@ class Operation(Awaited, Single):
             What became of the request; never that the block has ended.
 
         Raises:
+            TypeError: If the grace is no duration.
             ValueError: If there is no such reason, or the grace is negative or NaN.
         """
-        return self._request(Cause(CancelationReason.of(reason), message), grace=grace)
+        cause = Cause(CancelationReason.of(reason), message)
+        allowed = None if grace is None else zero_or_more(grace, "grace")
+        return self._request(cause, grace=allowed)
 
     def _request(
         self, cause: Cause, *, grace: float | None = None, here: object = None
     ) -> CancelOutcome:
-        """Take a request; see ``Listener`` for *here*."""
+        """Take a request, with a grace that was checked; see ``Listener`` for *here*."""
         if grace is None:
             grace = self._grace
-        elif not grace >= 0:
-            msg = f"`grace` must be 0 or more seconds, not {grace!r}"
-            raise ValueError(msg)
         if self._ending is not None:
             return CancelOutcome.FINISHED
         holds = self._holds
@@ -855,7 +861,9 @@ class Operation(Awaited, Single):
 
     # -- the end -------------------------------------------------------------------------
 
-    async def wait_stopped(self, timeout: float | None = None) -> OperationContext | None:
+    async def wait_stopped(
+        self, timeout: float | timedelta | None = None
+    ) -> OperationContext | None:
         """Wait until the block has been left.
 
         Args:
@@ -863,7 +871,12 @@ class Operation(Awaited, Single):
 
         Returns:
             How it ended, or None if the time ran out first.
+
+        Raises:
+            TypeError: If the timeout is no duration.
+            ValueError: If the timeout is NaN.
         """
+        allowed = duration(timeout, "timeout")
         loop = current_loop()
         ended = anyio.Event()
         waiting: dict[anyio.Event, Loop] = self._keeping().setdefault("_waiting", {})
@@ -871,7 +884,7 @@ class Operation(Awaited, Single):
         waiting[ended] = loop
         try:
             if self._ending is None:
-                with anyio.move_on_after(timeout):
+                with anyio.move_on_after(allowed):
                     await ended.wait()
         finally:
             waiting.pop(ended, None)
@@ -912,22 +925,6 @@ def nobody() -> None:
 
 def _answer(is_first: bool) -> CancelOutcome:
     return CancelOutcome.REQUESTED if is_first else CancelOutcome.ALREADY_REQUESTED
-
-
-def checked_deadline(value: float) -> float:
-    """Return *value* if it is a time.
-
-    Args:
-        value: What a caller gave.
-
-    Raises:
-        ValueError: If it is NaN.
-    """
-    when = float(value)
-    if math.isnan(when):
-        msg = "`deadline` must be a time on anyio's clock or infinity, not NaN"
-        raise ValueError(msg)
-    return when
 
 
 class OperationToken(CancelationToken):

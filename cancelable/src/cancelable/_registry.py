@@ -25,6 +25,7 @@ from ._operation import Operation
 from ._outcome import CancelOutcome
 from ._pending import Pending
 from ._reason import CancelationReason
+from ._seconds import seconds, zero_or_more
 from ._status import OperationStatus
 from ._tally import Tally
 from ._watch import Watch, Watchers
@@ -475,7 +476,7 @@ class OperationRegistry:
         reason: CancelationReason | str = CancelationReason.MANUAL,
         message: str | None = None,
         *,
-        grace: float | None = None,
+        grace: float | timedelta | None = None,
         metadata: Mapping[str, object] | None = None,
     ) -> CancelOutcome:
         """Ask an operation to stop, and answer at once what became of the request.
@@ -489,12 +490,14 @@ class OperationRegistry:
                 operation that differs looks unknown and is left alone.
 
         Raises:
+            TypeError: If the grace is no duration.
             ValueError: If there is no such reason, or the grace is negative or NaN.
         """
         reason = CancelationReason.of(reason)
+        allowed = None if grace is None else zero_or_more(grace, "grace")
         operation = self.get_operation(operation_id)
         if operation is not None and _has(operation.metadata, metadata):
-            return operation.cancel_sync(reason, message, grace=grace)
+            return operation.cancel_sync(reason, message, grace=allowed)
         if self.get(operation_id, metadata=metadata) is not None:
             return CancelOutcome.FINISHED
         return CancelOutcome.UNKNOWN
@@ -540,7 +543,7 @@ class OperationRegistry:
         return AwaitedCount(outcomes.count(CancelOutcome.REQUESTED))
 
     async def wait_stopped(
-        self, operation_id: str, timeout: float | None = None
+        self, operation_id: str, timeout: float | timedelta | None = None
     ) -> OperationContext | None:
         """Wait until an operation has ended.
 
@@ -553,10 +556,13 @@ class OperationRegistry:
 
         Raises:
             LookupError: If no such operation is known here.
+            TypeError: If the timeout is no duration.
+            ValueError: If the timeout is NaN.
         """
+        allowed = seconds(timeout, "timeout")
         operation = self.get_operation(operation_id)
         if operation is not None:
-            return await operation.wait_stopped(timeout)
+            return await operation.wait_stopped(allowed)
         context = self.get(operation_id)
         if context is None:
             raise _unknown(operation_id)
@@ -601,24 +607,29 @@ class OperationRegistry:
     # -- keeping house -------------------------------------------------------------------
 
     def cleanup_completed(
-        self, older_than: timedelta | None = None, keep_failed: bool = True
+        self, older_than: float | timedelta | None = None, keep_failed: bool = True
     ) -> AwaitedCount:
         """Forget operations that have ended.
 
         Args:
-            older_than: Only those that ended longer ago than this.
+            older_than: Only those that ended longer ago than so many seconds, or than this
+                ``timedelta``.
             keep_failed: Whether those that failed stay.
 
         Returns:
             How many were forgotten.
+
+        Raises:
+            TypeError: If the age is no duration.
+            ValueError: If the age is NaN.
         """
-        before = None if older_than is None else datetime.now(UTC) - older_than
+        now, age = datetime.now(UTC), seconds(older_than, "older_than")
         with self._lock:
             old = [
                 operation
                 for operation in self._ended
                 if not (keep_failed and operation.status is OperationStatus.FAILED)
-                and (before is None or _ended_before(operation, before))
+                and (older_than is None or _ended_ago(operation, now) > age)
             ]
             for operation in old:
                 self._forget(operation)
@@ -718,9 +729,10 @@ def _is_named(name: str | None, pattern: str) -> bool:
     return fnmatchcase(name, pattern)
 
 
-def _ended_before(operation: Operation, moment: datetime) -> bool:
+def _ended_ago(operation: Operation, now: datetime) -> float:
+    """Return how many seconds ago an operation ended; infinity where that is not known."""
     ended = operation.context.end_time
-    return ended is None or ended < moment
+    return math.inf if ended is None else (now - ended).total_seconds()
 
 
 def _has(metadata: Mapping[str, object], wanted: Mapping[str, object] | None) -> bool:

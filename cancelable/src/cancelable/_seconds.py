@@ -1,4 +1,4 @@
-"""Durations as people write them, checked where they are given."""
+"""Durations and times as people write them, checked where they are given."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def seconds(value: SupportsFloat | timedelta | None, name: str) -> float:
     if type(value) is not float and type(value) is not int:
         if isinstance(value, timedelta):
             return value.total_seconds()
-        if isinstance(value, (bool, str, bytes, bytearray)) or not hasattr(value, "__float__"):
+        if not _is_number(value):
             msg = f"`{name}` must be a number of seconds, a timedelta or None, not {value!r}"
             raise TypeError(msg)
     try:
@@ -67,18 +67,55 @@ def limit(value: SupportsFloat | timedelta | None, name: str) -> float:
     return number
 
 
-def checked_grace(value: SupportsFloat | timedelta | None) -> float:
-    """Return a ``grace`` in seconds.
+def zero_or_more(value: SupportsFloat | timedelta | None, name: str) -> float:
+    """Return a duration that may be zero, in seconds.
 
     Args:
-        value: Seconds as a number, a ``timedelta``, or None for no grace.
+        value: Seconds as a number, a ``timedelta``, or None for no limit.
+        name: The parameter as its caller spelled it, for the error.
+
+    Returns:
+        Seconds; infinity for None.
 
     Raises:
         TypeError: If the value is no duration.
         ValueError: If the value is NaN or negative.
     """
-    grace = 0.0 if value is None else seconds(value, "grace")
-    if grace < 0:
-        msg = f"`grace` must be 0 or more seconds, not {value!r}"
+    number = seconds(value, name)
+    if number < 0:
+        msg = f"`{name}` must be 0 or more seconds, not {value!r}"
         raise ValueError(msg)
-    return grace
+    return number
+
+
+def moment(value: SupportsFloat, name: str) -> float:
+    """Return a time on anyio's clock as a float.
+
+    Args:
+        value: The time, as a number.
+        name: The parameter as its caller spelled it, for the error.
+
+    Raises:
+        TypeError: If the value is no number: a duration and a date are no times on that clock.
+        ValueError: If the value is NaN.
+    """
+    if type(value) is not float and not _is_number(value):
+        msg = (
+            f"`{name}` must be a time on anyio's clock, such as `anyio.current_time() + 5`, or "
+            f"infinity, not {value!r}"
+        )
+        raise TypeError(msg)
+    try:
+        when = float(value)
+    except OverflowError:
+        msg = f"`{name}` is too large for a time on anyio's clock; use infinity for none"
+        raise ValueError(msg) from None
+    if when != when:  # true of NaN alone
+        msg = f"`{name}` must be a time on anyio's clock or infinity, not NaN"
+        raise ValueError(msg)
+    return when
+
+
+def _is_number(value: object) -> bool:
+    is_other = isinstance(value, (bool, str, bytes, bytearray))
+    return not is_other and hasattr(value, "__float__")

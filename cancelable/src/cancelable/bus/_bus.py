@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -78,10 +79,10 @@ class CancelBus(abc.ABC):
         reason: CancelationReason | str = CancelationReason.MANUAL,
         message: str | None = None,
         *,
-        grace: float | None = None,
+        grace: float | timedelta | None = None,
         metadata: Mapping[str, object] | None = None,
         by: str | None = None,
-        remember_for: float = 0,
+        remember_for: float | timedelta = 0,
     ) -> CancelResult:
         """Ask an operation to stop, and answer at once what became of the request.
 
@@ -109,7 +110,7 @@ class CancelBus(abc.ABC):
     async def wait_stopped(
         self,
         operation_id: str,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         *,
         metadata: Mapping[str, object] | None = None,
     ) -> OperationInfo | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from heapq import nsmallest
 from operator import itemgetter
 
@@ -125,10 +126,10 @@ class InMemoryBus(CancelBus):
         reason: CancelationReason | str = CancelationReason.MANUAL,
         message: str | None = None,
         *,
-        grace: float | None = None,
+        grace: float | timedelta | None = None,
         metadata: Mapping[str, object] | None = None,
         by: str | None = None,
-        remember_for: float = 0,
+        remember_for: float | timedelta = 0,
     ) -> CancelResult:
         """Ask an operation to stop; see ``CancelBus.cancel``."""
         checked_id(operation_id, "operation_id")
@@ -149,7 +150,7 @@ class InMemoryBus(CancelBus):
     async def wait_stopped(
         self,
         operation_id: str,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         *,
         metadata: Mapping[str, object] | None = None,
     ) -> OperationInfo | None:
@@ -225,7 +226,7 @@ def _place(operation: Operation) -> Cursor:
     return Cursor(int(operation._started_at * 1e9), operation.operation_id)
 
 
-def checked_memory(remember_for: float) -> float:
+def checked_memory(remember_for: float | timedelta) -> float:
     """Return for how long a request is kept, in seconds.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from .._cause import Cause
 from .._reason import CancelationReason
@@ -29,7 +30,7 @@ class CancelRequest:
         reason: CancelationReason | str,
         message: str | None,
         by: str | None,
-        grace: float | None,
+        grace: float | timedelta | None,
     ) -> CancelRequest:
         """Return the request that a caller describes.
 

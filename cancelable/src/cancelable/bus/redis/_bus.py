@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
@@ -167,10 +168,10 @@ class RedisBus(CancelBus):
         reason: CancelationReason | str = CancelationReason.MANUAL,
         message: str | None = None,
         *,
-        grace: float | None = None,
+        grace: float | timedelta | None = None,
         metadata: Mapping[str, object] | None = None,
         by: str | None = None,
-        remember_for: float = 0,
+        remember_for: float | timedelta = 0,
     ) -> CancelResult:
         """Ask an operation to stop; see ``CancelBus.cancel``.
 
@@ -188,7 +189,7 @@ class RedisBus(CancelBus):
     async def wait_stopped(
         self,
         operation_id: str,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         *,
         metadata: Mapping[str, object] | None = None,
     ) -> OperationInfo | None:
