@@ -17,12 +17,15 @@ import anyio.lowlevel
 import pytest
 
 from cancelable import (
+    AnyOfSource,
     Cancelable,
     CancelationError,
     CancelationReason,
+    CancelationSource,
     CancelationToken,
     CancelOutcome,
     ConditionCancelation,
+    ConditionSource,
     DisconnectCancelation,
     LatentOperation,
     ManualCancelation,
@@ -31,8 +34,18 @@ from cancelable import (
     OperationStatus,
     ParentCancelation,
     SignalCancelation,
+    SignalSource,
     TimeoutCancelation,
+    TimeoutSource,
+    cancelable,
+    cancelable_combine,
+    cancelable_stream,
+    cancelable_with_condition,
+    cancelable_with_signal,
+    cancelable_with_token,
     current_operation,
+    with_cancelable,
+    with_current_operation,
 )
 from tests.support.native import on_asyncio
 
@@ -107,6 +120,91 @@ async def test_arguments_of_the_wrong_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
         async with Cancelable() as operation:
             operation.extend(math.nan)
+
+
+NO_TEXTS = [5, b"job", ["job"], ValueError("job")]
+
+
+@pytest.mark.parametrize("given", NO_TEXTS, ids=repr)
+def test_a_name_that_is_no_text_is_refused_where_it_is_given(given: object) -> None:
+    """S8: not at the first call of a function, and not by whoever lists the operations later."""
+    value, token = cast("str", given), CancelationToken()
+    makers: list[Callable[[], object]] = [
+        lambda: Cancelable(name=value),
+        lambda: Cancelable.with_timeout(1, name=value),
+        lambda: Cancelable.with_token(token, name=value),
+        lambda: Cancelable.with_signal(name=value),
+        lambda: Cancelable.with_condition(bool, name=value),
+        lambda: cancelable(name=value),
+        lambda: cancelable_with_token(token, name=value),
+        lambda: cancelable_with_signal(name=value),
+        lambda: cancelable_with_condition(bool, name=value),
+        lambda: cancelable_combine(Cancelable(), name=value),
+        lambda: cancelable_stream(nothing(), name=value),
+        lambda: TimeoutSource(1, name=value),
+        lambda: SignalSource(name=value),
+        lambda: ConditionSource(bool, name=value),
+        lambda: AnyOfSource([TimeoutSource(1)], name=value),
+    ]
+    for make in makers:
+        with pytest.raises(TypeError, match="`name` must be a string or None, not "):
+            make()
+    with pytest.raises(TypeError, match="`condition_name` must be a string or None"):
+        Cancelable.with_condition(bool, condition_name=value)
+    for decorator in (cancelable, with_current_operation):
+        with pytest.raises(TypeError, match="`inject_param` must be a string or None"):
+            decorator(inject_param=value)
+    with pytest.raises(TypeError, match="`inject_param` must be a string or None"):
+        with_cancelable(Cancelable(), inject_param=value)
+
+
+async def nothing() -> AsyncIterator[int]:
+    return
+    yield 0
+
+
+@pytest.mark.parametrize(
+    ("given", "error"), [("", ValueError), ("x" * 257, ValueError), (5, TypeError)]
+)
+def test_an_id_is_refused_where_it_is_given(given: object, error: type[Exception]) -> None:
+    """S8: a decorator does not wait for the first call, nor a stream for its first item."""
+    value, token = cast("str", given), CancelationToken()
+    makers: list[Callable[[], object]] = [
+        lambda: cancelable(operation_id=value),
+        lambda: cancelable_with_token(token, value),
+        lambda: cancelable_with_signal(operation_id=value),
+        lambda: cancelable_with_condition(bool, operation_id=value),
+        lambda: cancelable_combine(operation_id=value),
+        lambda: cancelable_stream(nothing(), operation_id=value),
+    ]
+    for make in makers:
+        with pytest.raises(error, match="`operation_id` must"):
+            make()
+
+
+@pytest.mark.parametrize("given", NO_TEXTS, ids=repr)
+async def test_a_message_that_is_no_text_is_refused(given: object) -> None:
+    """S8: nothing is asked, and logs, errors and other processes find texts only."""
+    value, token, registry = cast("str", given), CancelationToken(), OperationRegistry()
+    source = CancelationSource("manual")
+    async with registry.register(Cancelable("live")).add_source(source) as operation:
+        calls: list[Callable[[], object]] = [
+            lambda: operation.cancel_sync(message=value),
+            lambda: registry.cancel("live", message=value),
+            lambda: registry.cancel("nobody", message=value),
+            lambda: registry.cancel_all(message=value),
+            lambda: token.cancel_sync(message=value),
+            lambda: source.trigger(value),
+        ]
+        for call in calls:
+            with pytest.raises(TypeError, match="`message` must be a string or None, not "):
+                call()
+        for cancel in (operation.cancel(message=value), token.cancel(message=value)):
+            with pytest.raises(TypeError, match="`message` must be a string or None, not "):
+                await cancel
+    assert not operation.cancel_requested
+    assert not token.is_cancelled
+    assert not source.triggered
 
 
 NO_DURATIONS = ["5", b"5", True, [1], anyio.Event]

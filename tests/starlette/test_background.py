@@ -158,3 +158,7 @@ def test_what_is_no_job_is_refused() -> None:
         cancelable_background(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`timeout`"):
         cancelable_background(print, timeout=0)
+    with pytest.raises(TypeError, match="`name` must be a string or None"):
+        cancelable_background(print, name=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`operation_id` must be a string"):
+        cancelable_background(print, operation_id=5)  # type: ignore[arg-type]

@@ -13,8 +13,10 @@ from typing import ParamSpec, TypeVar, cast, overload
 import anyio
 
 from ._cancelable import Cancelable, current_operation
+from ._ids import checked_id
 from ._seconds import limit
 from ._streams import CancelableStream
+from ._text import checked_text
 from ._token import CancelationToken, checked_token
 from .sources import CancelationSource, Condition, ConditionSource, SignalSource, stop_all
 
@@ -66,6 +68,7 @@ def cancelable(
     if callable(timeout):
         return cancelable()(timeout)
     allowed = None if timeout is None else limit(timeout, "timeout")
+    _check_names(operation_id, name, inject_param)
 
     def make(name: str) -> Cancelable:
         return Cancelable.with_timeout(
@@ -122,6 +125,7 @@ def cancelable_with_token(
         TypeError: If it is no token, or the function is not async.
     """
     checked_token(token, "token")
+    _check_names(operation_id, name, inject_param)
 
     def make(name: str) -> Cancelable:
         return Cancelable.with_token(token, operation_id, name, register_globally=register_globally)
@@ -150,6 +154,7 @@ def cancelable_with_signal(
         ValueError: If this platform knows no such signal.
     """
     known = SignalSource(*signals).signals
+    _check_names(operation_id, name, inject_param)
 
     def make(name: str) -> Cancelable:
         return Cancelable.with_signal(
@@ -183,7 +188,9 @@ def cancelable_with_condition(
         TypeError: If the condition is no function, or the function is not async.
         ValueError: If the interval is not above zero.
     """
-    ConditionSource(condition, check_interval)  # refuses bad arguments here, not at a call
+    # Bad arguments are refused here, not at a call.
+    ConditionSource(condition, check_interval, condition_name)
+    _check_names(operation_id, name, inject_param)
 
     def make(name: str) -> Cancelable:
         return Cancelable.with_condition(
@@ -221,6 +228,7 @@ def cancelable_combine(
         TypeError: If one of them is no Cancelable, or the function is not async.
     """
     Cancelable.check_combinable(cancelables)
+    _check_names(operation_id, name, inject_param)
 
     def make(name: str) -> Cancelable:
         operation = Cancelable(operation_id, name, register_globally=register_globally)
@@ -248,6 +256,7 @@ def with_cancelable(
         TypeError: If it is no Cancelable, or the function is not async.
     """
     Cancelable.check_combinable((cancel,))
+    _check_names(None, None, inject_param)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         _refuse_plain(function)
@@ -284,6 +293,7 @@ def with_current_operation(
     Raises:
         TypeError: If the function is not async.
     """
+    _check_names(None, None, inject_param)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         _refuse_plain(function)
@@ -359,6 +369,14 @@ def _decorator(
 
 def _name_of(function: Callable[..., object]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _check_names(operation_id: str | None, name: str | None, inject_param: str | None) -> None:
+    """Refuse what is no text where it is given, not at the first call."""
+    if operation_id is not None:
+        checked_id(operation_id, "operation_id")
+    checked_text(name, "name")
+    checked_text(inject_param, "inject_param")
 
 
 def _wrap_function(

@@ -32,6 +32,7 @@ from ._round import call_all
 from ._seconds import moment, seconds as duration, zero_or_more
 from ._single import Single
 from ._status import OperationStatus
+from ._text import checked_text
 from ._token import CancelationToken, set_event
 from ._update import ProgressUpdate
 
@@ -94,6 +95,8 @@ class Operation(Awaited, Single):
         grace: float = 0.0,
     ) -> None:
         """Make an operation that has not begun."""
+        if name is not None and not isinstance(name, str):
+            checked_text(name, "name")  # which refuses it: most names need no call
         self._name = name
         self._metadata = metadata
         self._grace = grace
@@ -680,11 +683,11 @@ class Operation(Awaited, Single):
             What became of the request; never that the block has ended.
 
         Raises:
-            TypeError: If the grace is no duration.
+            TypeError: If the message is no text, or the grace no duration.
             ValueError: If there is no such reason, or the grace is negative or NaN.
         """
         del propagate_to_children
-        cause = Cause(CancelationReason.of(reason), message)
+        cause = Cause(CancelationReason.of(reason), checked_text(message, "message"))
         allowed = None if grace is None else zero_or_more(grace, "grace")
         return self._request(cause, grace=allowed, here=current_loop().native_token)
 
@@ -708,10 +711,10 @@ class Operation(Awaited, Single):
             What became of the request; never that the block has ended.
 
         Raises:
-            TypeError: If the grace is no duration.
+            TypeError: If the message is no text, or the grace no duration.
             ValueError: If there is no such reason, or the grace is negative or NaN.
         """
-        cause = Cause(CancelationReason.of(reason), message)
+        cause = Cause(CancelationReason.of(reason), checked_text(message, "message"))
         allowed = None if grace is None else zero_or_more(grace, "grace")
         return self._request(cause, grace=allowed)
 

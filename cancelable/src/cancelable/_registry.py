@@ -28,6 +28,7 @@ from ._reason import CancelationReason
 from ._seconds import seconds, zero_or_more
 from ._status import OperationStatus
 from ._tally import Tally
+from ._text import checked_text
 from ._watch import Watch, Watchers
 
 OperationT = TypeVar("OperationT", bound=Operation)
@@ -490,10 +491,11 @@ class OperationRegistry:
                 operation that differs looks unknown and is left alone.
 
         Raises:
-            TypeError: If the grace is no duration.
+            TypeError: If the message is no text, or the grace no duration.
             ValueError: If there is no such reason, or the grace is negative or NaN.
         """
         reason = CancelationReason.of(reason)
+        checked_text(message, "message")
         allowed = None if grace is None else zero_or_more(grace, "grace")
         operation = self.get_operation(operation_id)
         if operation is not None and _has(operation.metadata, metadata):
@@ -535,9 +537,11 @@ class OperationRegistry:
             How many of them this call was the first to ask.
 
         Raises:
+            TypeError: If the message is no text.
             ValueError: If there is no such reason.
         """
         reason = CancelationReason.of(reason)
+        checked_text(message, "message")
         found = self._matching(status, parent_id, name_pattern, metadata)
         outcomes = [operation.cancel_sync(reason, message) for operation in found]
         return AwaitedCount(outcomes.count(CancelOutcome.REQUESTED))

@@ -19,9 +19,10 @@ import anyio
 from ._answers import awaitable
 from ._cancelable import Cancelable
 from ._closing import SelfClosing
-from ._ids import new_id
+from ._ids import checked_id, new_id
 from ._iterator import KEPT, CancelableAsyncIterator
 from ._seconds import limit
+from ._text import checked_text
 from ._token import CancelationToken, checked_token
 
 T = TypeVar("T")
@@ -219,14 +220,15 @@ def cancelable_stream(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a number is not above zero.
+        ValueError: If a number is not above zero, or the id is empty or too long.
     """
     if not isinstance(stream, AsyncIterable):
         msg = f"`stream` must be an async iterator, not {stream!r}"
         raise TypeError(msg)
     allowed = limit(timeout, "timeout")
     tokens = () if token is None else (checked_token(token, "token"),)
-    known_id = operation_id or new_id()
+    known_id = new_id() if operation_id is None else checked_id(operation_id, "operation_id")
+    checked_text(name, "name")
 
     def make_step(deadline: float) -> Cancelable:
         step = Cancelable.with_timeout(None, known_id, name)

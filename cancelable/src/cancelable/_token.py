@@ -29,6 +29,7 @@ from ._loop import Loop, call_soon, current_loop, is_error
 from ._reason import CancelationReason
 from ._round import call_all
 from ._single import Single
+from ._text import checked_text
 from .exceptions import error_for
 
 Listener: TypeAlias = Callable[[Cause, object], BaseException | None]
@@ -132,9 +133,10 @@ class CancelationToken(Single):
             True if this was the first request.
 
         Raises:
+            TypeError: If the message is no text.
             ValueError: If there is no such reason.
         """
-        cause = Cause(CancelationReason.of(reason), message)
+        cause = Cause(CancelationReason.of(reason), checked_text(message, "message"))
         return self._cancel(cause, current_loop().native_token)
 
     def cancel_sync(
@@ -155,9 +157,11 @@ class CancelationToken(Single):
             True if this was the first request.
 
         Raises:
+            TypeError: If the message is no text.
             ValueError: If there is no such reason.
         """
-        return self._cancel(Cause(CancelationReason.of(reason), message), None)
+        cause = Cause(CancelationReason.of(reason), checked_text(message, "message"))
+        return self._cancel(cause, None)
 
     def on_cancel(self, callback: Callable[[CancelationToken], object]) -> Registration:
         """Have a plain function called with this token when somebody asks to stop.

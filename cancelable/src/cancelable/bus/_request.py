@@ -8,6 +8,7 @@ from datetime import timedelta
 from .._cause import Cause
 from .._reason import CancelationReason
 from .._seconds import seconds
+from .._text import checked_text
 from ._payload import cut
 
 LONGEST_GRACE = 366 * 86_400
@@ -39,9 +40,7 @@ class CancelRequest:
             ValueError: If there is no such reason, or the grace is negative, too long or NaN.
         """
         for name, text in (("message", message), ("by", by)):
-            if text is not None and not isinstance(text, str):
-                msg = f"`{name}` must be a string or None, not {text!r}"
-                raise TypeError(msg)
+            checked_text(text, name)
         if grace is not None:
             grace = seconds(grace, "grace")
             if not 0 <= grace <= LONGEST_GRACE:

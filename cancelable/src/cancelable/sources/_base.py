@@ -11,6 +11,7 @@ from .._cause import Cause
 from .._log import logger
 from .._loop import current_loop, is_error
 from .._reason import CancelationReason
+from .._text import checked_text
 
 CancelCallback: TypeAlias = Callable[[Cause], object]
 """Takes the cause of a source that has fired; safe from any thread."""
@@ -42,10 +43,11 @@ class CancelationSource:
             name: A name for people, in errors and logs.
 
         Raises:
+            TypeError: If the name is no text.
             ValueError: If there is no such reason.
         """
         self.reason: CancelationReason = CancelationReason.of(reason)
-        self.name: str = name or type(self).__name__
+        self.name: str = checked_text(name, "name") or type(self).__name__
         self.scope: anyio.CancelScope | None = None
         self._causes: list[Cause] = []
         self._callback: CancelCallback | None = None
@@ -105,12 +107,15 @@ class CancelationSource:
         Args:
             message: A text for the people who read the error.
             error: The exception of a source that failed; the reason becomes ``error``.
+
+        Raises:
+            TypeError: If the message is no text.
         """
         reason = self.reason if error is None else CancelationReason.ERROR
         self.fire(
             Cause(
                 reason,
-                message,
+                checked_text(message, "message"),
                 source=self.name,
                 error=error,
             )

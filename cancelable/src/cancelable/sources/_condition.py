@@ -11,6 +11,7 @@ import anyio
 
 from .._reason import CancelationReason
 from .._seconds import limit
+from .._text import checked_text
 from ._base import CancelationSource
 
 
@@ -54,7 +55,7 @@ class ConditionSource(CancelationSource):
                 otherwise: it must be quick.
 
         Raises:
-            TypeError: If the condition is neither, or the interval is no duration.
+            TypeError: If the condition is neither, the interval is no duration, or a name no text.
             ValueError: If the interval is NaN, zero or negative.
         """
         if not callable(condition) and not isinstance(condition, SupportsWait):
@@ -68,7 +69,7 @@ class ConditionSource(CancelationSource):
             raise TypeError(msg)
         self.condition: Condition | SupportsWait = condition
         self.check_interval: float = limit(check_interval, "check_interval")
-        self.condition_name: str = condition_name or str(
+        self.condition_name: str = checked_text(condition_name, "condition_name") or str(
             getattr(condition, "__name__", "condition")
         )
         self.in_thread: bool = in_thread
