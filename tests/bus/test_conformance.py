@@ -473,6 +473,21 @@ async def test_a_limit_out_of_bounds_is_refused(buses: Buses, limit: int) -> Non
             await there.list_operations(limit=limit)
 
 
+async def test_a_state_may_be_given_as_text_and_must_exist(buses: Buses) -> None:
+    """As a member of either enumeration; none that does not exist matches nothing silently."""
+    async with buses() as (here, there), running(here) as work:
+        await here.announce(work.operation)
+        for state in ("running", S.RUNNING, OperationStatus.RUNNING):
+            page = await there.list_operations(state)
+            assert [each.id for each in page.operations] == [work.id]
+        with pytest.raises(ValueError, match=r"`status` must be .*'lost', not 'bogus'"):
+            await there.list_operations("bogus")
+        with pytest.raises(TypeError, match="`name_pattern` must be a string or None"):
+            await there.list_operations(name_pattern=5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="`metadata` must be a mapping"):
+            await there.list_operations(metadata="owner")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("after", ["", "x", "1", "-x", "1-", 5, "9" * 30 + "-x", "\uff11-x"])
 async def test_a_place_that_no_page_gave_is_refused(buses: Buses, after: str) -> None:
     async with buses() as (_here, there):

@@ -207,6 +207,13 @@ async def test_a_message_that_is_no_text_is_refused(given: object) -> None:
     assert not source.triggered
 
 
+@pytest.mark.parametrize("given", ["abc", "", 5, [("owner", "ann")]], ids=repr)
+def test_metadata_that_is_no_mapping_is_refused(given: object) -> None:
+    """S8: the error names the argument, not what Python tried to make of it."""
+    with pytest.raises(TypeError, match="`metadata` must be a mapping such as"):
+        Cancelable(metadata=cast("dict[str, object]", given))
+
+
 NO_DURATIONS = ["5", b"5", True, [1], anyio.Event]
 
 

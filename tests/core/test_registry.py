@@ -9,6 +9,7 @@ import gc
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import anyio
 import anyio.lowlevel
@@ -489,6 +490,79 @@ async def test_the_history_is_bounded_and_filtered() -> None:
     assert registry.get_statistics()["average_duration_seconds"] == 0
     with pytest.raises(ValueError, match="`history`"):
         OperationRegistry(history=-1)
+
+
+async def test_a_status_may_be_given_as_text(registry: OperationRegistry) -> None:
+    """As a reason may; one that does not exist matches nothing silently nowhere."""
+    await end(registry, "over", "completed")
+    async with registry.register(Cancelable("mine")) as operation:
+        assert [each.id for each in registry.list_operations("running")] == ["mine"]
+        assert registry.list_operations("cancelling") == []
+        assert [each.id for each in registry.get_history(status="completed")] == ["over"]
+        assert registry.cancel_all("pending") == 0
+        for call in (registry.list_operations, registry.cancel_all):
+            with pytest.raises(ValueError, match=r"`status` must be .*'running'.*, not 'bogus'"):
+                call("bogus")
+        with pytest.raises(ValueError, match=r"`status` must be .*'failed'.*, not 'bogus'"):
+            registry.get_history(status="bogus")
+        assert not operation.cancel_requested
+        assert registry.cancel_all("running") == 1
+        assert registry.list_operations("running") == []
+        assert [each.id for each in registry.list_operations("cancelling")] == ["mine"]
+
+
+@pytest.mark.parametrize("given", [5, 2.5, b"mine", ["mine"]], ids=repr)
+async def test_a_question_of_the_wrong_kind_is_refused(
+    registry: OperationRegistry, given: object
+) -> None:
+    """It would look like one to which the answer is nothing."""
+    text, facts = cast("str", given), cast("dict[str, object]", given)
+    async with registry.register(Cancelable("mine")):
+        for ask in (registry.list_operations, registry.cancel_all):
+            with pytest.raises(TypeError, match="`name_pattern` must be a string or None"):
+                ask(name_pattern=text)
+            with pytest.raises(TypeError, match="`parent_id` must be a string or None"):
+                ask(parent_id=text)
+            with pytest.raises(TypeError, match="`metadata` must be a mapping"):
+                ask(metadata=facts)
+        for look in (
+            registry.get,
+            registry.get_operation,
+            registry.cancel,
+            registry.unregister,
+        ):
+            with pytest.raises(TypeError, match="`operation_id` must be a string"):
+                look(text)
+        with pytest.raises(TypeError, match="`operation_id` must be a string"):
+            await registry.wait_stopped(text)
+        for name, watch in (
+            ("operation_id", registry.watch(text)),
+            ("metadata", registry.watch("mine", metadata=facts)),
+        ):
+            with pytest.raises(TypeError, match=f"`{name}` must be"):
+                async with watch:
+                    pass
+        for look in (registry.get, registry.cancel):
+            with pytest.raises(TypeError, match="`metadata` must be a mapping"):
+                look("nobody", metadata=facts)
+        with pytest.raises(TypeError, match="`since` must be a datetime"):
+            registry.get_history(since=cast("datetime", given))
+        with pytest.raises(TypeError, match="`operation` must be a Cancelable"):
+            registry.register(cast("Cancelable", given))
+
+
+@pytest.mark.parametrize("given", ["3", 2.5, True], ids=repr)
+def test_a_number_of_operations_is_a_whole_number(given: object) -> None:
+    """The bound of the history, and how much of it somebody wants to see."""
+    number = cast("int", given)
+    with pytest.raises(TypeError, match="`history` must be a whole number of operations"):
+        OperationRegistry(history=number)
+    with pytest.raises(TypeError, match="`limit` must be a whole number of operations"):
+        OperationRegistry().get_history(limit=number)
+    with pytest.raises(TypeError, match="`history` must be a whole number of operations"):
+        OperationRegistry(history=cast("int", None))
+    with pytest.raises(ValueError, match="`limit` must be 0 or more operations"):
+        OperationRegistry().get_history(limit=-1)
 
 
 async def test_completed_operations_need_not_be_remembered() -> None:

@@ -256,5 +256,5 @@ async def test_the_contract_goes_red_for_a_source_that_breaks_it(
     async with anyio.create_task_group() as tasks:
         Busy.tasks = tasks
         with pytest.raises(AssertionError, match=complaint):
-            await check_source_contract(broken, open_it, reason=CONDITION)
+            await check_source_contract(broken, open_it, reason="condition")
         tasks.cancel_scope.cancel()

@@ -304,6 +304,23 @@ async def test_a_scenario_plays_its_steps_beside_the_operation() -> None:
     assert "step 2" in caught.value.__notes__[0]
 
 
+async def test_a_status_in_an_assertion_may_be_a_text() -> None:
+    """And one that does not exist is refused where it is given, not as a check that failed."""
+    with anyio.fail_after(5):
+        recorder = await (
+            CancelationScenario("by name")
+            .add_status_check("running")
+            .add_cancelation()
+            .run(sample_async_operation, 0.1)
+        )
+    (operation_id,) = recorder.operations
+    recorder.assert_final_status(operation_id, "cancelled")
+    with pytest.raises(ValueError, match="`status` must be"):
+        recorder.assert_final_status(operation_id, "canceled")
+    with pytest.raises(ValueError, match="`status` must be"):
+        CancelationScenario("wrong").add_status_check("canceled")
+
+
 async def test_a_slow_stream_stops_with_its_operation() -> None:
     """It checks before each item."""
     with anyio.fail_after(5), pytest.raises(TimeoutCancelation):

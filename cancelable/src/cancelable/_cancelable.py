@@ -18,6 +18,7 @@ from ._cause import Cause
 from ._hold import Hold
 from ._iterator import CancelableAsyncIterator
 from ._loop import Loop, current_loop
+from ._metadata import checked_metadata
 from ._move_on import MoveOn
 from ._progress import Progress, ProgressCallback, ProgressFeed
 from ._reason import CancelationReason
@@ -94,6 +95,7 @@ class Cancelable(Block):
         if parent is not None and parent is not ... and not isinstance(parent, Cancelable):
             msg = f"`parent` must be a Cancelable or None, not {parent!r}"
             raise TypeError(msg)
+        checked_metadata(metadata)
         super().__init__(
             operation_id,
             name,

@@ -24,10 +24,24 @@ def checked_id(value: str, name: str) -> str:
         TypeError: If it is no string.
         ValueError: If it is empty or too long.
     """
-    if not isinstance(value, str):
-        msg = f"`{name}` must be a string, not {value!r}"
-        raise TypeError(msg)
+    text_id(value, name)
     if not value or len(value) > LONGEST:
         msg = f"`{name}` must have 1 to {LONGEST} characters, not {len(value)}"
         raise ValueError(msg)
+    return value
+
+
+def text_id(value: str, name: str) -> str:
+    """Return an id that a caller asks about, which may be of any length.
+
+    Args:
+        value: The id.
+        name: The parameter as its caller spelled it, for the error.
+
+    Raises:
+        TypeError: If it is no string: as such it would look unknown.
+    """
+    if not isinstance(value, str):
+        msg = f"`{name}` must be a string, not {value!r}"
+        raise TypeError(msg)
     return value

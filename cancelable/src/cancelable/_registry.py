@@ -20,7 +20,10 @@ from typing import Protocol, TypeVar
 
 from ._answers import AwaitedCount, AwaitedDict, AwaitedList
 from ._context import OperationContext
+from ._count import count
 from ._doorbell import Doorbell
+from ._ids import text_id
+from ._metadata import checked_metadata
 from ._operation import Operation
 from ._outcome import CancelOutcome
 from ._pending import Pending
@@ -84,12 +87,10 @@ class OperationRegistry:
             history: How many ended operations it remembers, the newest ones.
 
         Raises:
+            TypeError: If it is no whole number.
             ValueError: If the number is negative.
         """
-        if history < 0:
-            msg = f"`history` must be 0 or more operations, not {history!r}"
-            raise ValueError(msg)
-        self._limit = history
+        self._limit = count(history, "history", "operations", least=0)
         self._live: dict[Operation, bool] = {}
         self._latent: dict[Latent, None] = {}
         self._pending = Pending()
@@ -142,9 +143,13 @@ class OperationRegistry:
                 that are cancelled or fail always do.
 
         Raises:
+            TypeError: If it is no operation.
             RuntimeError: If the operation is registered or has ended.
             ValueError: If it is running and its id is the one of a live operation.
         """
+        if not isinstance(operation, Operation):
+            msg = f"`operation` must be a Cancelable, not {operation!r}"
+            raise TypeError(msg)
         if operation.keeper is not None:
             msg = "the operation is registered already; it belongs to one registry"
             raise RuntimeError(msg)
@@ -173,7 +178,11 @@ class OperationRegistry:
 
         Returns:
             1 if it was listed, else 0.
+
+        Raises:
+            TypeError: If the id is no text.
         """
+        text_id(operation_id, "operation_id")
         operation = self._by_id.pop(operation_id, None) or self._pending.find(operation_id)
         if operation is None:
             return AwaitedCount(0)
@@ -375,19 +384,28 @@ class OperationRegistry:
             operation_id: The id.
             metadata: What the operation's metadata must contain (its owner, its tenant); an
                 operation that differs looks unknown.
+
+        Raises:
+            TypeError: If an argument is of the wrong kind.
         """
+        checked_metadata(metadata)
         operation = self.get_operation(operation_id) or self._ended_by_id.get(operation_id)
         if operation is None or not _has(operation.metadata, metadata):
             return None
         return operation.context
 
     def get_operation(self, operation_id: str) -> Operation | None:
-        """Return the operation with this id if it is live or pending, else None."""
+        """Return the operation with this id if it is live or pending, else None.
+
+        Raises:
+            TypeError: If the id is no text.
+        """
+        text_id(operation_id, "operation_id")
         return self._by_id.get(operation_id) or self._pending.find(operation_id)
 
     def list_operations(
         self,
-        status: OperationStatus | None = None,
+        status: OperationStatus | str | None = None,
         parent_id: str | None = None,
         name_pattern: str | None = None,
         *,
@@ -401,6 +419,10 @@ class OperationRegistry:
             name_pattern: Only those whose name matches this pattern (``*`` and ``?`` stand
                 for anything), or contains this text where it has neither.
             metadata: Only those whose metadata contain this (owner, tenant).
+
+        Raises:
+            TypeError: If an argument is of the wrong kind.
+            ValueError: If there is no such status.
         """
         found = self._matching(status, parent_id, name_pattern, metadata)
         return AwaitedList(operation.context for operation in found)
@@ -417,7 +439,7 @@ class OperationRegistry:
     def get_history(
         self,
         limit: int | None = None,
-        status: OperationStatus | None = None,
+        status: OperationStatus | str | None = None,
         since: datetime | None = None,
     ) -> AwaitedList[OperationContext]:
         """Return the facts of operations that have ended, oldest first.
@@ -426,13 +448,19 @@ class OperationRegistry:
             limit: At most so many, the newest ones.
             status: Only those that ended so.
             since: Only those that ended at this time or later; a time without a zone is UTC.
+
+        Raises:
+            TypeError: If an argument is of the wrong kind.
+            ValueError: If the limit is negative, or there is no such status.
         """
-        if since is not None and since.tzinfo is None:
-            since = since.replace(tzinfo=UTC)
+        if limit is not None:
+            count(limit, "limit", "operations", least=0)
+        wanted = None if status is None else OperationStatus.of(status)
+        since = _checked_time(since)
         found = [
             context
             for context in [operation.context for operation in list(self._ended)]
-            if (status is None or context.status is status)
+            if (wanted is None or context.status is wanted)
             and (since is None or (context.end_time is not None and context.end_time >= since))
         ]
         return AwaitedList(found if limit is None else found[max(len(found) - limit, 0) :])
@@ -491,11 +519,12 @@ class OperationRegistry:
                 operation that differs looks unknown and is left alone.
 
         Raises:
-            TypeError: If the message is no text, or the grace no duration.
+            TypeError: If an argument is of the wrong kind.
             ValueError: If there is no such reason, or the grace is negative or NaN.
         """
         reason = CancelationReason.of(reason)
         checked_text(message, "message")
+        checked_metadata(metadata)
         allowed = None if grace is None else zero_or_more(grace, "grace")
         operation = self.get_operation(operation_id)
         if operation is not None and _has(operation.metadata, metadata):
@@ -515,7 +544,7 @@ class OperationRegistry:
 
     def cancel_all(
         self,
-        status: OperationStatus | None = None,
+        status: OperationStatus | str | None = None,
         reason: CancelationReason | str = CancelationReason.MANUAL,
         message: str | None = None,
         *,
@@ -537,8 +566,8 @@ class OperationRegistry:
             How many of them this call was the first to ask.
 
         Raises:
-            TypeError: If the message is no text.
-            ValueError: If there is no such reason.
+            TypeError: If an argument is of the wrong kind.
+            ValueError: If there is no such reason, or no such status.
         """
         reason = CancelationReason.of(reason)
         checked_text(message, "message")
@@ -560,7 +589,7 @@ class OperationRegistry:
 
         Raises:
             LookupError: If no such operation is known here.
-            TypeError: If the timeout is no duration.
+            TypeError: If the id is no text, or the timeout no duration.
             ValueError: If the timeout is NaN.
         """
         allowed = seconds(timeout, "timeout")
@@ -594,7 +623,9 @@ class OperationRegistry:
 
         Raises:
             LookupError: If no such operation is known here.
+            TypeError: If an argument is of the wrong kind.
         """
+        checked_metadata(metadata)
         operation = self.get_operation(operation_id)
         operation = operation or self._ended_by_id.get(operation_id)
         if operation is None or not _has(operation.metadata, metadata):
@@ -668,15 +699,19 @@ class OperationRegistry:
 
     def _matching(
         self,
-        status: OperationStatus | None,
+        status: OperationStatus | str | None,
         parent_id: str | None,
         name_pattern: str | None,
         metadata: Mapping[str, object] | None,
     ) -> list[Operation]:
+        wanted = None if status is None else OperationStatus.of(status)
+        checked_text(parent_id, "parent_id")
+        checked_text(name_pattern, "name_pattern")
+        checked_metadata(metadata)
         return [
             operation
             for operation in self._everybody()
-            if (status is None or operation.status is status)
+            if (wanted is None or operation.status is wanted)
             and (parent_id is None or _is_under(operation, parent_id))
             and (name_pattern is None or _is_named(operation.name, name_pattern))
             and _has(operation.metadata, metadata)
@@ -703,8 +738,18 @@ def _by_status(ended: list[OperationContext]) -> dict[str, int]:
 
 
 def _average_duration(ended: list[OperationContext]) -> float:
-    seconds = [context.duration_seconds or 0.0 for context in ended if context.is_success]
-    return sum(seconds) / len(seconds) if seconds else 0.0
+    took = [context.duration_seconds or 0.0 for context in ended if context.is_success]
+    return sum(took) / len(took) if took else 0.0
+
+
+def _checked_time(since: datetime | None) -> datetime | None:
+    """Return a time that a caller gave, in UTC if it has no zone."""
+    if since is None:
+        return None
+    if not isinstance(since, datetime):
+        msg = f"`since` must be a datetime or None, not {since!r}"
+        raise TypeError(msg)
+    return since.replace(tzinfo=UTC) if since.tzinfo is None else since
 
 
 def _unknown(operation_id: str) -> LookupError:

@@ -30,6 +30,23 @@ class OperationStatus(StrEnum):
     FAILED = "failed"
     """An exception that is no cancelation of this operation ended the block."""
 
+    @classmethod
+    def of(cls, status: OperationStatus | str) -> OperationStatus:
+        """Return the status that *status* names.
+
+        Args:
+            status: A member, or the value of one (``"running"``).
+
+        Raises:
+            ValueError: If there is no such status.
+        """
+        try:
+            return cls(status)
+        except ValueError:
+            known = ", ".join(repr(member.value) for member in cls)
+            msg = f"`status` must be an OperationStatus or one of {known}, not {status!r}"
+            raise ValueError(msg) from None
+
     @property
     def is_terminal(self) -> bool:
         """Whether an operation with this status has ended."""

@@ -9,10 +9,12 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from .._count import count
 from .._operation import Operation
 from .._reason import CancelationReason
 from .._registry import OperationRegistry, _is_named
 from .._status import OperationStatus
+from .._text import checked_text
 from ._health import BusStatus
 from ._info import OperationInfo, Page
 from ._result import CancelResult
@@ -153,7 +155,7 @@ class CancelBus(abc.ABC):
     @abc.abstractmethod
     async def list_operations(
         self,
-        status: OperationStatus | OperationState | None = None,
+        status: OperationStatus | OperationState | str | None = None,
         name_pattern: str | None = None,
         *,
         metadata: Mapping[str, object] | None = None,
@@ -173,7 +175,7 @@ class CancelBus(abc.ABC):
         Raises:
             BusUnavailable: If the bus cannot be asked.
             TypeError: If an argument is of the wrong kind.
-            ValueError: If the limit or ``after`` is out of bounds.
+            ValueError: If there is no such state, or the limit or ``after`` is out of bounds.
         """
 
     @abc.abstractmethod
@@ -213,24 +215,32 @@ def checked_limit(limit: int) -> int:
         TypeError: If it is no whole number.
         ValueError: If it is out of bounds.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int):
-        msg = f"`limit` must be a whole number, not {limit!r}"
-        raise TypeError(msg)
-    if not 1 <= limit <= MOST_ON_A_PAGE:
+    if count(limit, "limit", "operations") > MOST_ON_A_PAGE:
         msg = f"`limit` must be 1 to {MOST_ON_A_PAGE} operations, not {limit}"
         raise ValueError(msg)
     return limit
 
 
-def selected(
-    info: OperationInfo,
-    status: OperationStatus | OperationState | None,
-    name_pattern: str | None,
-) -> bool:
-    """Return whether a listing by state and name shows an operation."""
-    return (status is None or info.state == status) and (
-        name_pattern is None or _is_named(info.name, name_pattern)
-    )
+class Selection:
+    """Tell which operations a listing by state and name shows."""
+
+    def __init__(
+        self, status: OperationStatus | OperationState | str | None, name_pattern: str | None
+    ) -> None:
+        """Take what the caller wants.
+
+        Raises:
+            TypeError: If the pattern is no text.
+            ValueError: If there is no such state.
+        """
+        self._state = None if status is None else OperationState.of(status)
+        self._pattern = checked_text(name_pattern, "name_pattern")
+
+    def shows(self, info: OperationInfo) -> bool:
+        """Return whether the listing shows an operation."""
+        return (self._state is None or info.state is self._state) and (
+            self._pattern is None or _is_named(info.name, self._pattern)
+        )
 
 
 def unknown(operation_id: str) -> LookupError:

@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from .._metadata import checked_metadata
+
 Labels: TypeAlias = dict[str, str]
 """Metadata: each key with the JSON text of its value."""
 
@@ -53,6 +55,7 @@ def checked_filter(metadata: Mapping[str, object] | None) -> Labels:
         TypeError: If a key is no string, or a value is not plain.
         ValueError: If a key or value is too long, or there are too many.
     """
+    checked_metadata(metadata)
     if metadata is None:
         return {}
     if len(metadata) > MOST:

@@ -20,7 +20,7 @@ from .._reason import CancelationReason
 from .._registry import OperationRegistry
 from .._seconds import seconds
 from .._status import OperationStatus
-from ._bus import CancelBus, checked_limit, checked_listed, selected, unknown
+from ._bus import CancelBus, Selection, checked_limit, checked_listed, unknown
 from ._cursor import Cursor
 from ._feed import ended_watch
 from ._health import BusStatus
@@ -177,7 +177,7 @@ class InMemoryBus(CancelBus):
 
     async def list_operations(
         self,
-        status: OperationStatus | OperationState | None = None,
+        status: OperationStatus | OperationState | str | None = None,
         name_pattern: str | None = None,
         *,
         metadata: Mapping[str, object] | None = None,
@@ -187,6 +187,7 @@ class InMemoryBus(CancelBus):
         """Return live operations that match; see ``CancelBus.list_operations``."""
         wanted = checked_filter(metadata)
         checked_limit(limit)
+        selection = Selection(status, name_pattern)
         begin = Cursor.checked(after)
         found = [
             (place, operation)
@@ -196,7 +197,7 @@ class InMemoryBus(CancelBus):
         page = nsmallest(limit, found, key=itemgetter(0))
         infos = [self._here.info(operation) for _place, operation in page]
         return Page(
-            operations=tuple(each for each in infos if selected(each, status, name_pattern)),
+            operations=tuple(each for each in infos if selection.shows(each)),
             after=str(page[-1][0]) if len(found) > limit else None,
         )
 

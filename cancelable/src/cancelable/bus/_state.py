@@ -46,9 +46,21 @@ class OperationState(StrEnum):
         return self in _LIVE
 
     @classmethod
-    def of(cls, status: OperationStatus) -> OperationState:
-        """Return the state that a status of this process is for others."""
-        return cls(status.value)
+    def of(cls, status: OperationStatus | OperationState | str) -> OperationState:
+        """Return the state that a status of this process is for others, or that a text names.
+
+        Args:
+            status: A member of either, or the value of one (``"running"``).
+
+        Raises:
+            ValueError: If there is no such state.
+        """
+        try:
+            return cls(status)
+        except ValueError:
+            known = ", ".join(repr(member.value) for member in cls)
+            msg = f"`status` must be an OperationState or one of {known}, not {status!r}"
+            raise ValueError(msg) from None
 
 
 _LIVE = frozenset({OperationState.PENDING, OperationState.RUNNING, OperationState.CANCELLING})

@@ -22,7 +22,7 @@ async def check_source_contract(
     make: Callable[[], CancelationSource],
     fire: Callable[[CancelationSource], Awaitable[object]],
     *,
-    reason: CancelationReason,
+    reason: CancelationReason | str,
 ) -> None:
     """Run the contract of sources against one kind of source.
 
@@ -33,8 +33,9 @@ async def check_source_contract(
 
     Raises:
         AssertionError: If the source breaks the contract; the message says where.
+        ValueError: If there is no such reason.
     """
-    await _stops_the_block(make(), fire, reason)
+    await _stops_the_block(make(), fire, CancelationReason.of(reason))
     await _is_quiet_after_the_end(make())
     await _gives_way_to_a_scope_around(make())
     await _ends_with_an_error_inside(make())

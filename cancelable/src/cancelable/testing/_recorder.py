@@ -108,21 +108,25 @@ class OperationRecorder:
         msg = f"no event {event_type!r} of operation {operation_id}; its events: {seen}"
         raise AssertionError(msg)
 
-    def assert_final_status(self, operation_id: str, expected_status: OperationStatus) -> None:
+    def assert_final_status(
+        self, operation_id: str, expected_status: OperationStatus | str
+    ) -> None:
         """Check how an operation ended, and that it ended once.
 
         Raises:
             AssertionError: If it ended otherwise, more than once, or not at all.
+            ValueError: If there is no such status.
         """
+        expected = OperationStatus.of(expected_status)
         endings = [
             event
             for event in self.get_events_for_operation(operation_id)
             if event.event_type in {"complete", "cancel", "error"}
         ]
         statuses = [event.context.status.value for event in endings if event.context is not None]
-        if statuses != [expected_status.value]:
+        if statuses != [expected.value]:
             msg = (
-                f"operation {operation_id} was to end once, {expected_status.value}; "
+                f"operation {operation_id} was to end once, {expected.value}; "
                 f"its endings: {', '.join(statuses) or 'none'}"
             )
             raise AssertionError(msg)

@@ -90,19 +90,23 @@ class CancelationScenario:
 
         return self._add(f"expect progress {expected_message!r}", play, is_check=True)
 
-    def add_status_check(self, expected_status: OperationStatus) -> Self:
+    def add_status_check(self, expected_status: OperationStatus | str) -> Self:
         """Check where the operation stands.
 
         Args:
             expected_status: The status.
+
+        Raises:
+            ValueError: If there is no such status.
         """
+        expected = OperationStatus.of(expected_status)
 
         async def play(operation: Cancelable, *_: object) -> None:
-            if operation.status is not expected_status:
-                msg = f"the operation is {operation.status}, not {expected_status}"
+            if operation.status is not expected:
+                msg = f"the operation is {operation.status}, not {expected}"
                 raise AssertionError(msg)
 
-        return self._add(f"expect status {expected_status}", play, is_check=True)
+        return self._add(f"expect status {expected}", play, is_check=True)
 
     async def run(
         self, operation: Callable[..., Awaitable[object]], *args: object, **kwargs: object

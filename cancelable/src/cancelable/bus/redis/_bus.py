@@ -20,7 +20,7 @@ from ..._reason import CancelationReason
 from ..._registry import OperationRegistry
 from ..._seconds import seconds
 from ..._status import OperationStatus
-from .._bus import CancelBus, checked_limit, checked_listed, selected, unknown
+from .._bus import CancelBus, Selection, checked_limit, checked_listed, unknown
 from .._cursor import Cursor
 from .._errors import BusUnavailable, DuplicateOperation
 from .._feed import watching
@@ -215,7 +215,7 @@ class RedisBus(CancelBus):
 
     async def list_operations(
         self,
-        status: OperationStatus | OperationState | None = None,
+        status: OperationStatus | OperationState | str | None = None,
         name_pattern: str | None = None,
         *,
         metadata: Mapping[str, object] | None = None,
@@ -229,6 +229,7 @@ class RedisBus(CancelBus):
         there has asked for their operation, or when they have run for a second or two.
         """
         wanted = checked_filter(metadata)
+        selection = Selection(status, name_pattern)
         begin, most = Cursor.checked(after), checked_limit(limit)
         _checked_text(begin.id, "after")
         member = self._entered()
@@ -241,9 +242,7 @@ class RedisBus(CancelBus):
         place = records.place(parts)
         infos = [_listed(part) for part in parts[2:]]
         return Page(
-            operations=tuple(
-                info for info in infos if info is not None and selected(info, status, name_pattern)
-            ),
+            operations=tuple(info for info in infos if info is not None and selection.shows(info)),
             after=None if place is None else str(place),
         )
 
