@@ -303,6 +303,28 @@ async def test_a_section_needs_a_running_block_and_good_arguments() -> None:
         with pytest.raises(ValueError, match="reason"):
             async with operation.shield(reasons={"boredom"}):
                 pass
+        for word in ("boredom", ""):
+            with pytest.raises(ValueError, match=f"`reason` must be .*, not '{word}'"):
+                async with operation.shield(reasons=word):
+                    pass
+        with pytest.raises(TypeError, match="`reasons` must be a reason or a collection"):
+            async with operation.shield(reasons=5):  # type: ignore[arg-type]
+                pass
+
+
+@pytest.mark.parametrize("reason", ["disconnect", CancelationReason.DISCONNECT], ids=repr)
+async def test_a_single_reason_is_held_back_as_a_set_of_one(reason: str) -> None:
+    """A reason is a text, and yet not a collection of letters. (S13)"""
+    done: list[str] = []
+    with pytest.raises(DisconnectCancelation):
+        async with Cancelable() as operation:
+            async with operation.shield(reasons=reason):
+                operation.cancel_sync("disconnect")
+                assert not operation.cancel_requested
+                await anyio.lowlevel.checkpoint()
+                done.append("section")
+            pytest.fail("the request was lost")
+    assert done == ["section"]
 
 
 async def test_a_thread_in_the_section_is_not_told_to_stop() -> None:

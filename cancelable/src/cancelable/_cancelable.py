@@ -546,7 +546,7 @@ class Cancelable(Block):
         self,
         *,
         timeout: float | timedelta | None = None,
-        reasons: Collection[CancelationReason | str] | None = None,
+        reasons: Collection[CancelationReason | str] | CancelationReason | str | None = None,
     ) -> AsyncGenerator[Cancelable]:
         """Let a section of the block finish that must not be cut in the middle.
 
@@ -561,10 +561,10 @@ class Cancelable(Block):
 
         Args:
             timeout: Seconds after which the section is cut all the same.
-            reasons: Hold back requests for these reasons only, to this operation and to those
-                around it: they are pending, and made when the section is over. A request for
-                another reason, and a deadline, cut the section. Scopes of others are kept out
-                as by any shield.
+            reasons: Hold back requests for this reason or these only, to this operation and to
+                those around it: they are pending, and made when the section is over. A request
+                for another reason, and a deadline, cut the section. Scopes of others are kept
+                out as by any shield.
 
         Yields:
             The section, an operation of its own that is listed under this one.
@@ -572,6 +572,7 @@ class Cancelable(Block):
         Raises:
             TimeoutCancelation: If the timeout cut the section and no cancelation was waiting.
             RuntimeError: If the block is not running.
+            TypeError: If an argument is of the wrong kind.
             ValueError: If the timeout is not above zero, or there is no such reason.
         """
         block = self._running_block()
@@ -587,7 +588,7 @@ class Cancelable(Block):
         around = self._holds_inside()
         section._is_shield = reasons is None or bool(around)
         nearest_cut = self._nearest_cut if reasons is not None else _never
-        hold = Hold(self, reasons or (), nearest_cut, around)
+        hold = Hold(self, () if reasons is None else reasons, nearest_cut, around)
         section._keeping()["hold"] = hold
         holders = [] if reasons is None else [self, *self._ancestors()]
         cut: CancelationError | None = None

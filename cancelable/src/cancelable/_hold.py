@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 
 import anyio
@@ -37,7 +37,7 @@ class Hold:
     def __init__(
         self,
         owner: object,
-        reasons: Collection[CancelationReason | str],
+        reasons: Collection[CancelationReason | str] | CancelationReason | str,
         nearest_cut: Callable[[], float],
         around: Sequence[Hold] = (),
     ) -> None:
@@ -45,14 +45,20 @@ class Hold:
 
         Args:
             owner: The operation whose section it is.
-            reasons: What to hold back.
+            reasons: What to hold back: one reason, or a collection of them.
             nearest_cut: Tells when the owner is to be cut, on anyio's clock.
             around: The holds of sections around this one, inside the owner's block. The section
                 is cut when all of them are: what they keep out does not reach it.
 
         Raises:
+            TypeError: If the reasons are neither.
             ValueError: If there is no such reason.
         """
+        if isinstance(reasons, str):  # which is a collection of its letters, too
+            reasons = (reasons,)
+        elif not isinstance(reasons, Iterable):
+            msg = f"`reasons` must be a reason or a collection of reasons, not {reasons!r}"
+            raise TypeError(msg)
         self._owner = owner
         self._reasons = frozenset(CancelationReason.of(reason) for reason in reasons)
         self._asks_parent = CancelationReason.PARENT in self._reasons
