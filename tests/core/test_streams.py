@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
-from typing import Protocol
+from typing import Protocol, cast
 
 import anyio
 import anyio.lowlevel
@@ -345,6 +345,37 @@ def test_bad_arguments_are_refused_where_they_are_given() -> None:
         cancelable_stream([1])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="chunk_size"):
         chunked_cancelable_stream(Source().items(), 0, Cancelable())
+
+
+@pytest.mark.parametrize("given", ["3", 2.5, True, [3]], ids=repr)
+async def test_a_number_of_items_is_a_whole_number(given: object) -> None:
+    """It is refused where it is given, by its name."""
+    number = cast("int", given)
+    async with Cancelable() as cancel:
+        makers: list[tuple[str, Callable[[], object]]] = [
+            ("report_interval", lambda: cancel.stream(Source().items(), number)),
+            ("keep", lambda: CancelableAsyncIterator(Source().items(), cancel, keep=number)),
+            (
+                "report_interval",
+                lambda: cancelable_stream(Source().items(), report_interval=number),
+            ),
+            ("chunk_size", lambda: chunked_cancelable_stream(Source().items(), number, cancel)),
+        ]
+        for name, make in makers:
+            with pytest.raises(TypeError, match=f"`{name}` must be a whole number of items"):
+                make()
+
+
+def test_what_is_no_operation_or_no_function_is_refused_by_a_stream() -> None:
+    """Not at the first item, and by the name of the argument."""
+    for nobody in (None, "cancel", CancelationToken()):
+        operation = cast("Cancelable", nobody)
+        with pytest.raises(TypeError, match="`cancelable` must be a Cancelable, not "):
+            chunked_cancelable_stream(Source().items(), 3, operation)
+        with pytest.raises(TypeError, match="`cancelable` must be a Cancelable, not "):
+            CancelableAsyncIterator(Source().items(), operation)
+    with pytest.raises(TypeError, match="`on_progress` must be a function"):
+        cancelable_stream(Source().items(), on_progress=5)  # type: ignore[arg-type]
 
 
 # -- chunks ----------------------------------------------------------------------------------

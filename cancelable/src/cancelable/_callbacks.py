@@ -100,12 +100,16 @@ async def _await_until(deadline: float, answer: Awaitable[object], callback: obj
         )
 
 
-def checked_callback(callback: object) -> None:
+def checked_callback(callback: object, name: str = "callback") -> None:
     """Refuse what cannot be called.
 
+    Args:
+        callback: What a caller gave.
+        name: The parameter as its caller spelled it, for the error.
+
     Raises:
-        TypeError: If the callback is no function.
+        TypeError: If it is no function.
     """
     if not callable(callback):
-        msg = f"`callback` must be a function, plain or async, not {callback!r}"
+        msg = f"`{name}` must be a function, plain or async, not {callback!r}"
         raise TypeError(msg)

@@ -16,6 +16,7 @@ from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
 import anyio
 
 from ._closing import SelfClosing
+from ._count import count
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -78,16 +79,19 @@ class CancelableAsyncIterator(SelfClosing, AsyncIterator[T], Generic[T]):
             keep: How many of them.
 
         Raises:
-            TypeError: If the source cannot be iterated over.
+            TypeError: If the source cannot be iterated over, it is no operation, or a number is
+                not whole.
             ValueError: If a number is not above zero.
         """
         if not isinstance(iterator, AsyncIterable):
             msg = f"`iterator` must be an async iterator, not {iterator!r}"
             raise TypeError(msg)
-        for name, number in (("report_interval", report_interval), ("keep", keep)):
-            if number is not None and number < 1:
-                msg = f"`{name}` must be 1 or more items, not {number!r}"
-                raise ValueError(msg)
+        if not callable(getattr(cancelable, "closes", None)):
+            msg = f"`cancelable` must be a Cancelable, not {cancelable!r}"
+            raise TypeError(msg)
+        if report_interval is not None:
+            count(report_interval, "report_interval", "items")
+        count(keep, "keep", "items")
         self.count: int = 0
         self._source = aiter(iterator)
         self._operation = cancelable

@@ -17,8 +17,10 @@ from typing import Generic, Self, TypeVar
 import anyio
 
 from ._answers import awaitable
+from ._callbacks import checked_callback
 from ._cancelable import Cancelable
 from ._closing import SelfClosing
+from ._count import count
 from ._ids import checked_id, new_id
 from ._iterator import KEPT, CancelableAsyncIterator
 from ._seconds import limit
@@ -60,10 +62,15 @@ class CancelableStream(SelfClosing, AsyncIterator[T], Generic[T]):
             report_interval: Call *on_progress* after each so many items.
             on_progress: Takes the count and the item; plain or async.
             buffer_partial: Whether the last items are kept.
+
+        Raises:
+            TypeError: If the interval is no whole number, or *on_progress* no function.
+            ValueError: If the interval is not above zero.
         """
-        if report_interval is not None and report_interval < 1:
-            msg = f"`report_interval` must be 1 or more items, not {report_interval!r}"
-            raise ValueError(msg)
+        if report_interval is not None:
+            count(report_interval, "report_interval", "items")
+        if on_progress is not None:
+            checked_callback(on_progress, "on_progress")
         self.count: int = 0
         self._stream = stream
         self._make_step = make_step
@@ -299,10 +306,9 @@ def chunked_cancelable_stream(
         An async iterator of lists.
 
     Raises:
-        TypeError: If the source cannot be iterated over.
+        TypeError: If the source cannot be iterated over, it is no operation, or the size is no
+            whole number.
         ValueError: If the size is not above zero.
     """
-    if chunk_size < 1:
-        msg = f"`chunk_size` must be 1 or more items, not {chunk_size!r}"
-        raise ValueError(msg)
+    count(chunk_size, "chunk_size", "items")
     return ChunkedStream(CancelableAsyncIterator(stream, cancelable, None, True), chunk_size)
