@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import math
 import pickle
@@ -17,6 +18,7 @@ import anyio.lowlevel
 import pytest
 
 from cancelable import (
+    AllOfSource,
     AnyOfSource,
     Cancelable,
     CancelationError,
@@ -44,8 +46,10 @@ from cancelable import (
     cancelable_with_signal,
     cancelable_with_token,
     current_operation,
+    ensure_cancelable,
     with_cancelable,
     with_current_operation,
+    with_timeout,
 )
 from tests.support.native import on_asyncio
 
@@ -212,6 +216,67 @@ def test_metadata_that_is_no_mapping_is_refused(given: object) -> None:
     """S8: the error names the argument, not what Python tried to make of it."""
     with pytest.raises(TypeError, match="`metadata` must be a mapping such as"):
         Cancelable(metadata=cast("dict[str, object]", given))
+
+
+class Caller:
+    """Something to call that is async, which only its class tells."""
+
+    async def __call__(self) -> None:
+        pytest.fail("called")
+
+
+async def pages() -> AsyncIterator[int]:
+    yield pytest.fail("called")
+
+
+async def test_an_async_function_is_not_run_in_a_thread() -> None:
+    """S8: nobody would await what it makes; the error says where it belongs."""
+
+    async def work() -> None:
+        pytest.fail("called")
+
+    async with Cancelable() as operation:
+        for func in (work, functools.partial(work), Caller(), pages, cancelable(work)):
+            with pytest.raises(TypeError, match=r"`func` must be a plain function, .* await it"):
+                await operation.run_in_thread(func)
+        with pytest.raises(TypeError, match="`func` must be a plain function, not 5"):
+            await operation.run_in_thread(5)  # type: ignore[arg-type]
+        assert await operation.run_in_thread(functools.partial(int, "7")) == 7
+        assert await operation.run_in_thread(int, "7") == 7
+
+
+async def test_what_is_no_function_is_refused_before_it_is_called() -> None:
+    """S8: the error names the argument."""
+    async with Cancelable() as operation:
+        with pytest.raises(TypeError, match="`operation` must be a function"):
+            operation.wrap(5)  # type: ignore[arg-type]
+        async with operation.wrapping() as wrap:
+            with pytest.raises(TypeError, match="`operation` must be a function"):
+                wrap(None)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"`coro` must be something to await, as `work\(\)` is"):
+            await with_timeout(5, anyio.sleep_forever)  # type: ignore[arg-type]
+
+
+def test_what_is_no_operation_is_refused_where_one_is_wanted() -> None:
+    """S8: it does not come back as if it were one."""
+    with pytest.raises(TypeError, match="`cancelable` must be a Cancelable or None, not 'x'"):
+        ensure_cancelable("x")  # type: ignore[arg-type]
+    operation = Cancelable()
+    assert ensure_cancelable(operation) is operation
+    assert isinstance(ensure_cancelable(None), Cancelable)
+
+
+@pytest.mark.parametrize("kind", [AnyOfSource, AllOfSource])
+def test_sources_are_composed_as_one_list(kind: type[AnyOfSource | AllOfSource]) -> None:
+    """S10: given one by one, they are refused with the way to write it, and are free."""
+    first, second = TimeoutSource(1), TimeoutSource(2)
+    with pytest.raises(TypeError, match=rf"one list of sources, as in {kind.__name__}\(\[first"):
+        kind(first, second)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="one list of sources"):
+        kind(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`name` must be a string"):
+        kind([first], second)  # type: ignore[arg-type]
+    assert kind([first, second]).sources == [first, second]
 
 
 NO_DURATIONS = ["5", b"5", True, [1], anyio.Event]

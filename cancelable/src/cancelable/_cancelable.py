@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -650,7 +651,11 @@ class Cancelable(Block):
 
         Returns:
             What the function returns.
+
+        Raises:
+            TypeError: If it is no function, or an async one.
         """
+        _refuse_async(func)
         from anyio import to_thread  # brings threads in for those who use them
 
         call = WorkerCall()
@@ -669,7 +674,11 @@ class Cancelable(Block):
 
         Args:
             operation: An async function.
+
+        Raises:
+            TypeError: If it is no function.
         """
+        checked_callback(operation, "operation")
 
         @wraps(operation)
         async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -683,6 +692,23 @@ class Cancelable(Block):
         """Give ``wrap`` as the value of an ``async with``, after a checkpoint."""
         await self.check_cancelation()
         yield self.wrap
+
+
+def _refuse_async(func: Callable[..., object]) -> None:
+    """Refuse what a thread cannot run: it would only make a coroutine, which nobody awaits."""
+    if not callable(func):
+        msg = f"`func` must be a plain function, not {func!r}"
+        raise TypeError(msg)
+    called: object = getattr(type(func), "__call__", None)  # noqa: B004 - whether it is async
+    if any(is_async(each) for is_async in _ASYNC for each in (func, called)):
+        msg = (
+            f"`func` must be a plain function, not {func!r}, which is async: await it in the "
+            "block instead, where it is cancelled at its checkpoints"
+        )
+        raise TypeError(msg)
+
+
+_ASYNC = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 
 
 def _never() -> float:

@@ -326,9 +326,12 @@ async def with_timeout(
 
     Raises:
         TimeoutCancelation: If the time ran out.
-        TypeError: If the timeout is no duration.
+        TypeError: If it cannot be awaited, or the timeout is no duration.
         ValueError: If the timeout is NaN.
     """
+    if not isinstance(coro, Awaitable):
+        msg = f"`coro` must be something to await, as `work()` is, not {coro!r}"
+        raise TypeError(msg)
     try:
         operation = Cancelable.with_timeout(timeout, operation_id, name)
     except BaseException:
@@ -344,8 +347,16 @@ def ensure_cancelable(cancelable: Cancelable | None) -> Cancelable:
 
     Args:
         cancelable: An operation or None.
+
+    Raises:
+        TypeError: If it is neither.
     """
-    return Cancelable() if cancelable is None else cancelable
+    if cancelable is None:
+        return Cancelable()
+    if not isinstance(cancelable, Cancelable):
+        msg = f"`cancelable` must be a Cancelable or None, not {cancelable!r}"
+        raise TypeError(msg)
+    return cancelable
 
 
 def _decorator(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import anyio
@@ -24,10 +24,16 @@ class CompositeSource(CancelationSource):
             name: A name for people.
 
         Raises:
-            TypeError: If one of them is no source.
+            TypeError: If one of them is no source, or they come one by one and not as a list.
             ValueError: If there is none.
             RuntimeError: If one of them belongs to somebody else.
         """
+        if isinstance(sources, CancelationSource) or not isinstance(sources, Iterable):
+            msg = (
+                f"`sources` must be one list of sources, as in {type(self).__name__}([first, "
+                f"second]), not {sources!r}"
+            )
+            raise TypeError(msg)
         super().__init__(CancelationReason.MANUAL, name)
         self.sources: list[CancelationSource] = list(sources)
         if not self.sources:
