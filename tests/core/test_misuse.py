@@ -279,6 +279,25 @@ def test_sources_are_composed_as_one_list(kind: type[AnyOfSource | AllOfSource])
     assert kind([first, second]).sources == [first, second]
 
 
+async def test_what_comes_after_the_end_is_refused() -> None:
+    """S8: it would have no effect; the one that ended keeps what it had."""
+    called: list[str] = []
+    async with Cancelable().on_complete(lambda _context: called.append("in time")) as operation:
+        pass
+    calls: list[Callable[[], object]] = [
+        lambda: operation.on_start(lambda _context: None),
+        lambda: operation.on_complete(lambda _context: called.append("late")),
+        lambda: operation.on_cancel(lambda _context: None),
+        lambda: operation.on_error(lambda _context, _error: None),
+        lambda: operation.on_progress(lambda _id, _message, _metadata: None),
+        lambda: operation.set_callback_limit(1),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="has ended; add callbacks before its block is left"):
+            call()
+    assert called == ["in time"]
+
+
 NO_DURATIONS = ["5", b"5", True, [1], anyio.Event]
 
 

@@ -118,9 +118,7 @@ class Block(Operation):
             RuntimeError: If this operation has ended.
         """
         checked_token(token, "token")
-        if self._ending is not None:
-            msg = "the operation has ended; add tokens before its block is left"
-            raise RuntimeError(msg)
+        self._refuse_after_the_end("tokens")
         self._tokens = (*self._tokens, token)
         if self._scope is not None:
             token._listen(self, self._token_was_cancelled)
@@ -190,6 +188,12 @@ class Block(Operation):
         source.fire(cause)
         return cause
 
+    def _refuse_after_the_end(self, added: str) -> None:
+        """Refuse what would come too late to have an effect."""
+        if self._ending is not None:
+            msg = f"the operation has ended; add {added} before its block is left"
+            raise RuntimeError(msg)
+
     # -- callbacks -----------------------------------------------------------------------
 
     def on_start(self, callback: StatusCallback) -> Self:
@@ -200,6 +204,7 @@ class Block(Operation):
 
         Raises:
             TypeError: If it is no function.
+            RuntimeError: If the operation has ended.
         """
         self._own_callbacks(callback).on_start.append(callback)
         return self
@@ -212,6 +217,7 @@ class Block(Operation):
 
         Raises:
             TypeError: If it is no function.
+            RuntimeError: If the operation has ended.
         """
         self._own_callbacks(callback).on_complete.append(callback)
         return self
@@ -227,6 +233,7 @@ class Block(Operation):
 
         Raises:
             TypeError: If it is no function.
+            RuntimeError: If the operation has ended.
         """
         self._own_callbacks(callback).on_cancel.append(callback)
         return self
@@ -239,6 +246,7 @@ class Block(Operation):
 
         Raises:
             TypeError: If it is no function.
+            RuntimeError: If the operation has ended.
         """
         self._own_callbacks(callback).on_error.append(callback)
         return self
@@ -252,6 +260,7 @@ class Block(Operation):
         Raises:
             TypeError: If the limit is no duration.
             ValueError: If the limit is NaN, zero or negative.
+            RuntimeError: If the operation has ended.
         """
         self._own_callbacks(None).limit = bound(limit, "limit")
         return self
@@ -259,6 +268,7 @@ class Block(Operation):
     def _own_callbacks(self, callback: object) -> Callbacks:
         if callback is not None:
             checked_callback(callback)
+        self._refuse_after_the_end("callbacks")
         if self._callbacks is None:
             self._callbacks = Callbacks()
         return self._callbacks

@@ -344,8 +344,10 @@ class Cancelable(Block):
 
         Raises:
             TypeError: If it is no function.
+            RuntimeError: If the operation has ended.
         """
         checked_callback(callback)
+        self._refuse_after_the_end("callbacks")
         self._progress.listeners.append(callback)
         return self
 
