@@ -298,6 +298,17 @@ async def test_what_comes_after_the_end_is_refused() -> None:
     assert called == ["in time"]
 
 
+async def test_a_cancel_cannot_be_kept_from_the_operations_underneath() -> None:
+    """S20: what asks for that is told so, and how to start one that goes on; nobody is asked."""
+    async with Cancelable() as above, Cancelable() as below:
+        with pytest.raises(ValueError, match=r"`propagate_to_children` .*`parent=None` in a task"):
+            await above.cancel(propagate_to_children=False)
+        assert not above.cancel_requested
+        assert not below.cancel_requested
+        assert await above.cancel(propagate_to_children=True) is CancelOutcome.REQUESTED
+        assert below.cancel_requested
+
+
 NO_DURATIONS = ["5", b"5", True, [1], anyio.Event]
 
 

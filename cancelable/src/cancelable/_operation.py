@@ -673,9 +673,9 @@ class Operation(Awaited, Single):
         Args:
             reason: The kind of cause.
             message: A text for the people who read the error.
-            propagate_to_children: Kept for callers who pass it. Operations underneath always
-                stop with the one above; start an operation that must not with ``parent=None``
-                in a task of its own.
+            propagate_to_children: Kept for callers who pass it; True. Operations underneath
+                always stop with the one above; start an operation that must not with
+                ``parent=None`` in a task of its own.
             grace: Seconds that the block may run on, instead of the operation's own ``grace``.
                 A later request can shorten the time and never lengthen it.
 
@@ -684,9 +684,15 @@ class Operation(Awaited, Single):
 
         Raises:
             TypeError: If the message is no text, or the grace no duration.
-            ValueError: If there is no such reason, or the grace is negative or NaN.
+            ValueError: If there is no such reason, the grace is negative or NaN, or
+                *propagate_to_children* is not true.
         """
-        del propagate_to_children
+        if not propagate_to_children:
+            msg = (
+                "`propagate_to_children` cannot be False: operations underneath always stop with "
+                "the one above; start one that must not with `parent=None` in a task of its own"
+            )
+            raise ValueError(msg)
         cause = Cause(CancelationReason.of(reason), checked_text(message, "message"))
         allowed = None if grace is None else zero_or_more(grace, "grace")
         return self._request(cause, grace=allowed, here=current_loop().native_token)
