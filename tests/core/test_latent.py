@@ -331,6 +331,19 @@ async def test_its_timeout_may_be_used_up_and_its_grace_not_negative(
         Visit(timeout=1.0, grace=-1.0)
 
 
+@pytest.mark.parametrize("timeout", [3, math.inf])
+async def test_the_error_of_a_deadline_that_was_moved_tells_the_time_from_the_entry(
+    registry: OperationRegistry, timeout: float
+) -> None:
+    """As with every operation, and also if it had none at first."""
+    with pytest.raises(TimeoutCancelation) as raised:
+        async with Visit(timeout=timeout) as visit:
+            await anyio.sleep(2)
+            visit.deadline = visit.began_at + 5
+            await anyio.sleep_forever()
+    assert raised.value.timeout_seconds == pytest.approx(5)
+
+
 async def test_its_deadline_is_known_before_the_loop_has_noticed(
     registry: OperationRegistry,
 ) -> None:

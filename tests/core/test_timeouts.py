@@ -340,6 +340,146 @@ async def test_extend_after_a_request_says_no() -> None:
         Cancelable().extend(1)
 
 
+# -- who set the deadline, and what was allowed ----------------------------------------------
+
+
+def limit_by_source(operation: Cancelable, seconds: float) -> None:
+    operation.add_source(TimeoutSource(seconds, name="mine"))
+
+
+def limit_by_combining(operation: Cancelable, seconds: float) -> None:
+    source = TimeoutSource(seconds, name="mine")
+    operation.combine(Cancelable().add_source(source))
+
+
+late = pytest.mark.parametrize("limit", [limit_by_source, limit_by_combining])
+
+
+async def timed_out(
+    operation: Cancelable, inside: Callable[[Cancelable], object]
+) -> tuple[float, float | None, str | None]:
+    """Return when a block ended in which *inside* is called after 3 s, and what its error says."""
+    started = anyio.current_time()
+    with pytest.raises(TimeoutCancelation) as caught:
+        async with operation:
+            await anyio.sleep(3)
+            inside(operation)
+            await anyio.sleep(3600)
+    error = caught.value
+    assert error.context is not None
+    allowed = None if error.timeout_seconds is None else round(error.timeout_seconds, 6)
+    return round(anyio.current_time() - started, 6), allowed, error.context.cancel_source
+
+
+@late
+async def test_a_late_limit_counts_from_then_if_it_is_earlier(
+    limit: Callable[[Cancelable, float], None],
+) -> None:
+    """Whatever the timeout was from the entry. (S7, S10)"""
+    for operation in (Cancelable.with_timeout(5), Cancelable()):
+        assert await timed_out(operation, lambda it: limit(it, 1)) == (4, 1, "mine")
+
+
+@late
+async def test_a_late_limit_that_comes_behind_the_deadline_changes_nothing(
+    limit: Callable[[Cancelable, float], None],
+) -> None:
+    """Also if it is the smaller number of seconds; the error names neither it nor them."""
+    operation = Cancelable.with_timeout(5)
+    assert await timed_out(operation, lambda it: limit(it, 4)) == (5, 5, None)
+
+
+@late
+async def test_a_late_limit_is_compared_with_a_deadline_that_was_moved(
+    limit: Callable[[Cancelable, float], None],
+) -> None:
+    """Not with the timeout that the block was entered with."""
+
+    def extend_and_limit(operation: Cancelable) -> None:
+        operation.extend(100)
+        limit(operation, 10)
+        assert operation.remaining == pytest.approx(10)
+
+    assert await timed_out(Cancelable.with_timeout(5), extend_and_limit) == (13, 10, "mine")
+
+
+MOVES: dict[str, tuple[Callable[[Cancelable], object], float]] = {
+    "extended": (lambda operation: operation.extend(6), 9),
+    "put off": (lambda operation: setattr(operation, "deadline", operation.deadline + 2), 7),
+    "brought forward": (
+        lambda operation: setattr(operation, "deadline", operation.deadline - 1),
+        4,
+    ),
+    "put into the past": (lambda operation: setattr(operation, "deadline", -1.0), 3),
+    "twice": (lambda operation: operation.extend(60) and operation.extend(6), 9),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("made", ["by its timeout", "by a source"])
+async def test_a_deadline_that_was_moved_is_nobodys_and_told_from_the_entry(
+    move: str, made: str
+) -> None:
+    """The seconds from the entry to it, and no source."""
+    operation = Cancelable.with_timeout(5)
+    if made == "by a source":
+        operation = Cancelable().add_source(TimeoutSource(5, name="mine"))
+    moved, seconds = MOVES[move]
+    assert await timed_out(operation, moved) == (seconds, seconds, None)
+
+
+async def test_how_long_it_is_to_a_deadline_may_be_unknown() -> None:
+    """Then the error names no seconds rather than wrong ones."""
+
+    def take_away_and_set(operation: Cancelable) -> None:
+        operation.deadline = math.inf
+        operation.extend(6)
+
+    assert await timed_out(Cancelable.with_timeout(5), take_away_and_set) == (9, None, None)
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(4, 4), (6, 5)])
+async def test_of_a_timeout_and_a_deadline_set_before_the_entry_the_earlier_is_told(
+    deadline: float, seconds: float
+) -> None:
+    """As it counts, so it is told."""
+    operation = Cancelable().add_source(TimeoutSource(5, name="mine"))
+    operation.deadline = anyio.current_time() + deadline
+    source = "mine" if seconds == 5 else None
+    assert await timed_out(operation, lambda _: None) == (seconds, seconds, source)
+
+
+async def test_a_deadline_that_passed_before_the_entry_allowed_nothing() -> None:
+    """The block stops at its first checkpoint."""
+    operation = Cancelable.with_timeout(5)
+    operation.deadline = anyio.current_time() - 1
+    with pytest.raises(TimeoutCancelation) as caught:
+        async with operation:
+            await anyio.lowlevel.checkpoint()
+            pytest.fail("the checkpoint let the block go on")
+    assert caught.value.timeout_seconds == 0
+
+
+@pytest.mark.parametrize("entered", [False, True])
+async def test_combining_with_a_block_that_runs_takes_over_its_deadline(entered: bool) -> None:
+    """As it stands by then, not the timeout that it once had."""
+    async with anyio.create_task_group() as tasks, Cancelable.with_timeout(1) as other:
+        other.extend(6)
+
+        async def combined() -> None:
+            operation = Cancelable(parent=None)
+            if not entered:
+                operation.combine(other)
+            assert await timed_out(
+                operation, (lambda it: it.combine(other)) if entered else (lambda _: None)
+            ) == (6, None if entered else 6, None)
+
+        tasks.start_soon(combined)
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(10)
+        tasks.cancel_scope.cancel()
+
+
 async def test_the_earliest_of_combined_deadlines_counts() -> None:
     """`combine` takes over the earlier timeout."""
     for operation in (

@@ -172,17 +172,33 @@ class Block(Operation):
     def _limit(self, source: TimeoutSource) -> None:
         """Let a timeout set the deadline of this operation, which needs no task."""
         source.set_cancel_callback(self._asked_by_sources())
-        if source.timeout >= self._timeout and self._timeout != math.inf:
-            return
-        self._timeout = source.timeout
-        self._keeping()["timeout_source"] = source
-        if self._clock is not None and self._ending is None:
-            self.deadline = min(self._deadline, self._clock() + source.timeout)
+        self._allow(source.timeout, source)
+
+    def _allow(self, timeout: float, source: TimeoutSource | None) -> None:
+        """Let the deadline come after *timeout* seconds, unless it comes before that anyway.
+
+        Who set a deadline, and what was allowed, is kept as long as that deadline stands. In a
+        running block the moments are compared: the deadline may have been moved.
+        """
+        clock = self._clock
+        if clock is None:
+            if timeout >= self._timeout:
+                return
+            self._timeout = timeout
+        else:
+            when = clock() + timeout
+            if when >= self._deadline:
+                return
+            self.deadline = when
+        self._keeping()["limit"] = (timeout, source)
 
     def _timed_out(self) -> Cause:
-        source: TimeoutSource | None = self.__dict__.get("timeout_source")
-        if source is None:
+        limit: tuple[float, TimeoutSource | None] | None = self.__dict__.get("limit")
+        if limit is None:
             return super()._timed_out()
+        timeout, source = limit
+        if source is None:
+            return Cause(CancelationReason.TIMEOUT, timeout_seconds=timeout)
         source.set_cancel_callback(None)
         cause = source.timed_out()
         source.fire(cause)
@@ -298,7 +314,11 @@ class Block(Operation):
         if around is not None and around._task is task:
             self._enclosing = around
         if self._timeout != math.inf:
-            self._deadline = min(self._deadline, clock() + self._timeout)
+            when = clock() + self._timeout
+            if when <= self._deadline:
+                self._deadline = when
+            else:
+                self._forget_the_limit(max(self._deadline - when, -self._timeout))
         parent = self._parent
         cut = self._deadline + self._grace
         if parent is not None:
@@ -329,6 +349,7 @@ class Block(Operation):
         loop: Loop,
         task: object,
         started_at: float,
+        began_at: float,
         deadline: float,
     ) -> None:
         """Become the operation of a block that runs already, with nobody's around it.
@@ -338,11 +359,14 @@ class Block(Operation):
             loop: The loop that runs it.
             task: The task that entered it.
             started_at: When that was, as ``time.monotonic()`` counts.
+            began_at: The same on anyio's clock.
             deadline: When it is to be asked to stop, on anyio's clock.
         """
         self._clock = loop.clock
         self._task = task
         self._started_at = started_at
+        if deadline != began_at + self._timeout:
+            self._timeout = deadline - began_at
         self._deadline = deadline
         self._loop = loop
         self._scope = scope

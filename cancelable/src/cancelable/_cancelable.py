@@ -29,7 +29,7 @@ from ._token import CancelationToken, checked_token
 from ._update import ProgressUpdate
 from ._worker import WorkerCall, check_host, current_call
 from .exceptions import CancelationError, error_for
-from .sources import Condition, ConditionSource, SignalSource, SupportsWait
+from .sources import Condition, ConditionSource, SignalSource, SupportsWait, TimeoutSource
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -315,13 +315,9 @@ class Cancelable(Block):
             self.add_token(token)
 
     def _take_limits_over(self, other: Cancelable) -> None:
-        if other._timeout < self._timeout:
-            self._timeout = other._timeout
-            self._keeping()["timeout_source"] = other.__dict__.get("timeout_source")
-        deadline = min(self._deadline, other._deadline)
-        if self._clock is not None:
-            deadline = min(deadline, self._clock() + other._timeout)
-        self.deadline = deadline
+        limit: tuple[float, TimeoutSource | None] = other.__dict__.get("limit", (math.inf, None))
+        self._allow(other._timeout, limit[1])
+        self.deadline = min(self._deadline, other._deadline)
 
     # -- progress ------------------------------------------------------------------------
 

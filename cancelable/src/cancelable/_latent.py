@@ -210,7 +210,7 @@ class LatentOperation(Single):
         assert scope is not None
         operation.keeper = registry
         operation.keep_completed = False
-        operation.adopt(scope, self._loop, self._task, self._started_at, deadline)
+        operation.adopt(scope, self._loop, self._task, self._started_at, self.began_at, deadline)
         if self._offer(operation, made, deadline):
             registry.latent_was_made(self, operation)
         return made[0]

@@ -103,6 +103,7 @@ class Operation(Awaited, Single):
         self._causes: list[Cause] = []
         # When the first cause came, on the own clock. Until that is written down it came now.
         self._came = math.inf
+        # From the entry to the deadline, as long as that is known; before the entry what was given.
         self._timeout: float = math.inf
         self._deadline = math.inf
         self._cut = math.inf
@@ -470,9 +471,21 @@ class Operation(Awaited, Single):
         self._notice_deadline()
         if has_passed and self._causes:
             self._cut_at_the_latest(passed + self._grace)
+        if clock is not None:
+            self._forget_the_limit(max(when, clock()) - passed)
         self._deadline = when
         if self._ending is None and self._scope is not None:
             self._retime()
+
+    def _forget_the_limit(self, moved_by: float) -> None:
+        """Know of a deadline only when it comes, and no longer who set it.
+
+        Args:
+            moved_by: The seconds by which it comes later than before.
+        """
+        self._timeout = self._timeout + moved_by if self._timeout != math.inf else math.inf
+        if self._has_more:
+            self.__dict__.pop("limit", None)
 
     def _retime(self) -> None:
         """Give the scope the time of the hard cut anew; runs in the loop of the operation.

@@ -82,7 +82,8 @@ class TimeoutCancelation(CancelationError, TimeoutError):
         """Make the error of a timeout.
 
         Args:
-            timeout_seconds: The time that was allowed, in seconds, where it is known.
+            timeout_seconds: The time that was allowed, in seconds, where it is known: the
+                timeout, or of a deadline that was moved, the time from the entry to it.
             message: The text of the error.
             context: The facts of the operation.
         """

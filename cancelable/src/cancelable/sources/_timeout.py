@@ -16,7 +16,8 @@ from ._base import CancelationSource
 class TimeoutSource(CancelationSource):
     """Fire some seconds after the block was entered.
 
-    An operation that takes it directly sets its own deadline by it: that needs no task.
+    An operation that takes it directly sets its own deadline by it: that needs no task. In a
+    running block the time counts from then on.
     """
 
     def __init__(self, timeout: float | timedelta | None, name: str | None = None) -> None:
