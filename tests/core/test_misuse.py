@@ -7,6 +7,7 @@ import functools
 import gc
 import math
 import pickle
+import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -447,6 +448,84 @@ async def test_a_block_left_in_another_task_says_so_and_harms_nobody() -> None:
     assert errors[1:] == ["went on"]
     assert operation.status is OperationStatus.CANCELLED
     assert not operation.is_running
+
+
+class Watched(CancelationSource):
+    """A source that watches in a task, and tells whether it does."""
+
+    def __init__(self) -> None:
+        super().__init__(CancelationReason.CONDITION)
+        self.is_watching = False
+
+    async def watch(self) -> None:
+        self.is_watching = True
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.is_watching = False
+
+
+async def test_a_block_left_in_another_task_leaves_no_source_behind() -> None:
+    """The signal is the program's again, and nothing watches for an operation that has ended.
+
+    The task that entered the block is not cancelled with the tasks of the sources.
+    """
+    watched = [Watched(), Watched()]
+    bell = ConditionSource(lambda: False, 0.001)
+    operation = Cancelable.with_signal(signal.SIGUSR1)
+    for own in (watched[0], AnyOfSource([watched[1], bell])):
+        operation.add_source(own)
+    before = signal.getsignal(signal.SIGUSR1)
+    source = numbers(operation)
+    entered, left = anyio.Event(), anyio.Event()
+    seen: list[object] = []
+
+    async def first() -> None:
+        assert await anext(source) == 1
+        await anyio.wait_all_tasks_blocked()
+        seen.append(signal.getsignal(signal.SIGUSR1) == before)
+        seen.extend(each.is_watching for each in watched)
+        entered.set()
+        await left.wait()
+        await anyio.wait_all_tasks_blocked()
+        seen.append(signal.getsignal(signal.SIGUSR1) == before)
+        seen.extend(each.is_watching for each in watched)
+        await anyio.lowlevel.checkpoint()
+        seen.append("went on")
+
+    async def second() -> None:
+        await entered.wait()
+        with pytest.raises(RuntimeError, match="left in another task"):
+            await source.aclose()  # type: ignore[attr-defined]
+        left.set()
+
+    with anyio.fail_after(5):
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(first)
+                tasks.start_soon(second)
+        except* RuntimeError:
+            pass  # a loop may say that the scopes of the first task are mixed up
+    assert seen == [False, True, True, True, False, False, "went on"]
+    assert operation.is_cancelled
+    watched[0].trigger()
+    assert operation.cancel_reason is CancelationReason.EXTERNAL
+
+
+@on_asyncio
+async def test_a_block_whose_task_is_gone_leaves_no_source_behind() -> None:
+    """The generator that held it is closed by another task."""
+    import asyncio
+
+    watched, before = Watched(), signal.getsignal(signal.SIGUSR1)
+    source = numbers(Cancelable.with_signal(signal.SIGUSR1).add_source(watched))
+    assert await asyncio.create_task(bare_step(source)) == 1
+    await anyio.wait_all_tasks_blocked()
+    assert watched.is_watching
+    await source.aclose()  # type: ignore[attr-defined]
+    assert signal.getsignal(signal.SIGUSR1) == before
+    await anyio.wait_all_tasks_blocked()
+    assert not watched.is_watching
 
 
 @on_asyncio

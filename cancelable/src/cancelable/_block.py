@@ -454,21 +454,31 @@ class Block(Operation):
             self._sources = (*self._sources, source)
         if any(source.needs_task for source in sources):
             self._tasks = await anyio.create_task_group().__aenter__()
+            scopes: list[anyio.CancelScope] = self._keeping().setdefault("source_scopes", [])
             for source in sources:
                 if source.needs_task:
-                    self._tasks.start_soon(source.run)
+                    scopes.append(anyio.CancelScope())
+                    self._tasks.start_soon(_run_source, source, scopes[-1])
         self._deliver_if_due()
 
     async def _end_the_rest(self, exc: BaseException | None) -> BaseException | None:
         """Close the iterations that were left in the middle, then stop the sources.
 
-        Only the task that entered the block can do that.
+        Only the task that entered the block can close iterations and wait for the tasks of
+        sources. Another one stops the sources all the same: a handler of signals would swallow
+        the next one for an operation that has ended.
 
         Returns:
             What ended the block, as ``_stop_sources`` does.
         """
-        if self._loop is None or self._loop.current_task() is not self._task:
+        loop = self._loop
+        if loop is None:
             return exc
+        if loop.current_task() is not self._task:
+            # To cancel their group would cancel the task that entered the block as well.
+            for scope in self.__dict__.pop("source_scopes", ()):
+                call_soon(loop, scope.cancel)
+            return await self._let_sources_go(exc) if self._sources else exc
         exc = await self.close_iterations(exc)
         return await self._stop_sources(exc) if self._sources else exc
 
@@ -517,9 +527,9 @@ class Block(Operation):
             ended a source and is no error (``KeyboardInterrupt``). The latter comes first: on
             Trio the cancelation by which the block heard of it is the group's own.
         """
-        sources, self._sources = self._sources, ()
         tasks, self._tasks = self._tasks, None
         if tasks is not None:
+            self.__dict__.pop("source_scopes", None)
             tasks.cancel_scope.shield = True
             tasks.cancel_scope.cancel()
             try:
@@ -528,6 +538,15 @@ class Block(Operation):
                 exc = _the_only_one(group)
             except BaseException as late:
                 exc = exc or late
+        return await self._let_sources_go(exc)
+
+    async def _let_sources_go(self, exc: BaseException | None) -> BaseException | None:
+        """Stop the sources and let them tell this operation nothing more.
+
+        Returns:
+            What ended the block: *exc*, or a cancelation that came while the sources stopped.
+        """
+        sources, self._sources = self._sources, ()
         try:
             await stop_all(sources)
         except BaseException as late:
@@ -789,6 +808,12 @@ def _request_if_alive(known: weakref.ref[Block], cause: Cause) -> None:
     block = known()
     if block is not None:
         block._request(cause)
+
+
+async def _run_source(source: CancelationSource, scope: anyio.CancelScope) -> None:
+    """Run a source in a scope of its own, which ends it without its group."""
+    with scope:
+        await source.run()
 
 
 async def _let_the_outer_go_first(
