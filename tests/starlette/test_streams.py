@@ -6,6 +6,7 @@ import contextlib
 import gc
 import io
 import logging
+import time
 from collections.abc import AsyncIterator
 
 import anyio
@@ -14,6 +15,7 @@ from anyio import sleep_forever
 from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -24,6 +26,7 @@ from cancelable_starlette import (
     CancelableStreamingResponse,
     RequestCancelationMiddleware,
     cancelable_streaming_response,
+    get_request_operation,
 )
 from cancelable_starlette.testing import HYPERCORN, ScriptedConnection
 from tests.starlette.support import Watch, run
@@ -350,6 +353,64 @@ async def test_where_no_event_fits_the_stream_is_broken_off(
 
     assert connection.body == chunk.encode()
     assert not connection.complete
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (CancelationReason.TIMEOUT, 504),
+        (CancelationReason.MANUAL, 499),
+        (CancelationReason.SIGNAL, 503),
+    ],
+)
+@pytest.mark.parametrize("between", [False, True], ids=["direct", "behind a middleware"])
+async def test_a_stream_that_was_cancelled_before_its_start_is_answered_with_the_status(
+    anyio_backend: object, reason: CancelationReason, status: int, between: bool
+) -> None:
+    """W6, W7: without a start there is no stream that could end with an event."""
+    closed: list[str] = []
+
+    async def chunks() -> AsyncIterator[str]:
+        yield "data: 1\n\n"
+
+    async def endpoint(request: Request) -> Response:
+        operation = get_request_operation(request)
+        assert operation is not None
+        await operation.cancel(reason)
+        return cancelable_streaming_response(chunks(), on_close=lambda: closed.append("closed"))
+
+    async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    if between:
+        app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
+    connection = ScriptedConnection()
+    await run(RequestCancelationMiddleware(app), connection)
+
+    assert (connection.status, connection.starts, connection.complete) == (status, 1, True)
+    assert f'"reason":"{reason.value}"'.encode() in connection.body
+    assert b"event:" not in connection.body
+    assert closed == ["closed"]
+
+
+async def test_a_plain_handler_that_takes_too_long_for_its_stream_is_a_504(
+    anyio_backend: object,
+) -> None:
+    """W6: its thread cannot be interrupted, and what it returns comes too late."""
+
+    async def chunks() -> AsyncIterator[str]:
+        yield "data: 1\n\n"
+
+    def endpoint(request: Request) -> Response:
+        time.sleep(0.1)  # a driver that blocks
+        return cancelable_streaming_response(chunks())
+
+    connection = ScriptedConnection()
+    app = Starlette(routes=[Route("/", endpoint)])
+    await run(RequestCancelationMiddleware(app, default_timeout=0.05), connection)
+
+    assert (connection.status, connection.starts, connection.complete) == (504, 1, True)
 
 
 async def test_a_plain_source_is_closed_when_it_was_read_to_its_end(

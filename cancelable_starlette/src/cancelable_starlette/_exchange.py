@@ -306,7 +306,8 @@ class HTTPExchange(Watched):
             return self._shutdown_grace is not None
         if not self.latent.is_untouched:
             self._end_deadline()
-        self.finish()
+        if self.attempted:  # else it is a mistake of the application, which has no answer yet
+            self.finish()
         return False
 
     async def _tell_of_shutdown(self) -> None:

@@ -235,6 +235,7 @@ class _Stream:
         self._send_limit = anyio.CancelScope()
         self._shield = anyio.CancelScope()
         self._tail = b""
+        self._has_begun = False  # whoever takes the messages has the start
         self._has_events = response.is_plain_event_stream
 
     async def run(self) -> None:
@@ -260,6 +261,7 @@ class _Stream:
         response, send = self._response, self._send
         start = {"status": response.status_code, "headers": response.raw_headers}
         await send({"type": "http.response.start", **start})
+        self._has_begun = True
         self._start_pings()
         if self._pings is None and self._send_timeout == math.inf:
             await self._send_plain_chunks()
@@ -344,7 +346,7 @@ class _Stream:
         reason = self._reason_of(failure)
         if reason is None or self._send_limit.cancel_called or self._shield.cancel_called:
             return
-        if self._has_events and self._is_between_events():
+        if self._has_begun and self._has_events and self._is_between_events():
             await self._in_shield(self._send_last_event, reason)
 
     def _is_between_events(self) -> bool:
