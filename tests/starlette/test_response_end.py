@@ -157,6 +157,21 @@ async def test_the_end_of_a_response_is_found(
     assert finished == [True]
 
 
+async def test_a_body_without_a_start_ends_no_response(anyio_backend: object, watch: Watch) -> None:
+    """The server refuses it; a request that is cancelled then still has to be answered."""
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(RuntimeError, match="start"):
+            await send({"type": "http.response.body", "body": b"1"})
+        await anyio.sleep_forever()
+
+    connection = ScriptedConnection(send_errors=[RuntimeError("the start is missing")])
+    app = RequestCancelationMiddleware(application(handler), default_timeout=1)
+    await run(app, connection, watch)
+
+    assert (connection.status, connection.starts, connection.complete) == (504, 1, True)
+
+
 async def test_trailers_that_are_due_keep_a_response_open(
     anyio_backend: object, watch: Watch
 ) -> None:

@@ -304,10 +304,11 @@ class HTTPExchange(Watched):
         """
         if not self._is_last(message):
             return self._shutdown_grace is not None
+        if not self.attempted:
+            return False  # the application's mistake: without a start this ends nothing
         if not self.latent.is_untouched:
             self._end_deadline()
-        if self.attempted:  # else it is a mistake of the application, which has no answer yet
-            self.finish()
+        self.finish()
         return False
 
     async def _tell_of_shutdown(self) -> None:
