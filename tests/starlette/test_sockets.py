@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
 import anyio
 import pytest
 from anyio import sleep_forever
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -25,6 +26,7 @@ from cancelable_starlette import (
     CancelableWebSocket,
     CancelableWebSocketRoute,
     RequestCancelationMiddleware,
+    cancelable_streaming_response,
     get_request_operation,
     get_request_token,
 )
@@ -333,6 +335,34 @@ async def test_the_close_says_the_reason(
             assert (socket.status, socket.close_code) == (status, None)
         else:
             assert (socket.status, socket.close_code) == (None, code)
+
+
+@pytest.mark.parametrize("form", ["close", "json", "events"])
+async def test_a_last_word_that_comes_too_late_is_replaced_by_the_reason(
+    anyio_backend: object, wrap: Wrap, form: str
+) -> None:
+    """W7: a close, or a denial, that was cancelled before the server had it."""
+
+    async def handle(websocket: WebSocket) -> None:
+        async def events() -> AsyncIterator[str]:
+            yield "data: 1\n\n"
+
+        operation = get_request_operation(websocket)
+        assert operation is not None
+        await operation.cancel("timeout")
+        if form == "close":
+            await websocket.close(4001)
+        elif form == "json":
+            await websocket.send_denial_response(JSONResponse({}, 403))
+        else:
+            await websocket.send_denial_response(cancelable_streaming_response(events()))
+
+    socket = ScriptedSocket(server=UVICORN, can_be_denied=True)
+    await play(wrap(handle), socket, no_client)
+
+    kinds = [message["type"] for message in socket.sent]
+    assert socket.status == 504
+    assert kinds == ["websocket.http.response.start", "websocket.http.response.body"]
 
 
 async def test_the_socket_is_named_and_listed(anyio_backend: object) -> None:

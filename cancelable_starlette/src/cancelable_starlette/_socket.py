@@ -183,11 +183,17 @@ class SocketExchange(Watched):
                 await self._stop_handler()
             await checkpoint()
             return
-        if message["type"] in ("websocket.close", "websocket.http.response.start"):
+        is_last_word = message["type"] in ("websocket.close", "websocket.http.response.start")
+        if is_last_word:
             self.finish()
             self._set_deadline()
         try:
             await self.server_send(message)
+        except anyio.get_cancelled_exc_class():
+            if is_last_word:
+                # The server may have it or not. If it has, it refuses the one that ``end`` sends.
+                self.complete = False
+            raise
         except OSError as exc:
             if not is_of_a_connection(exc):
                 raise
