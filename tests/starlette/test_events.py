@@ -29,6 +29,7 @@ from cancelable_starlette import (
     ServerSentEvent,
     cancelable_streaming_response,
     get_last_event_id,
+    get_request_token,
 )
 from cancelable_starlette.testing import (
     HYPERCORN,
@@ -217,6 +218,33 @@ async def test_data_that_cannot_be_written_breaks_the_stream_off(anyio_backend: 
     assert closed == [True]
     assert connection.body == b"data: 1\n\n"
     assert not connection.complete
+
+
+async def test_a_layer_that_was_cancelled_as_well_holds_no_stream_up(
+    anyio_backend: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W11: it takes the event no more that says why, and so the stream ends without it."""
+    took: list[float] = []
+
+    def answer(request: Request) -> Response:
+        async def events() -> AsyncIterator[str]:
+            yield "data: 1\n\n"
+            await anyio.sleep(1)
+            await get_request_token(request).cancel("timeout")
+            took.append(anyio.current_time())
+            await sleep_forever()
+
+        return cancelable_streaming_response(events())
+
+    connection = ScriptedConnection()
+    with caplog.at_level(logging.WARNING):
+        await run(serving(answer, "layers"), connection, "alone", HOURS)
+        took.append(anyio.current_time())
+
+    assert connection.body == b"data: 1\n\n"
+    assert not connection.complete
+    assert took[1] - took[0] == pytest.approx(1, abs=0.1)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("header", [None, b"7", "ä→".encode(), b"\xff", b""])

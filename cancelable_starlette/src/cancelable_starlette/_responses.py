@@ -38,6 +38,9 @@ Args = TypeVarTuple("Args")
 CLOSE_TIMEOUT = 10.0
 """Seconds that the cleanup of a source may take unless it is said otherwise."""
 
+LAST_EVENT_LIMIT = 1.0
+"""Seconds that the event may take by which a cancelled stream says why it ends."""
+
 
 class CancelableStreamingResponse(StreamingResponse):
     """Stream a response, and close its source in the task that iterated it, whatever happens.
@@ -365,8 +368,10 @@ class _Stream:
         return None if is_gone or reason is CancelationReason.DISCONNECT else reason
 
     async def _send_last_event(self, reason: CancelationReason) -> None:
-        await self._send_body(last_event(reason), more=True)
-        await self._send_body(b"", more=False)
+        # A BaseHTTPMiddleware around us was cancelled as well, and takes nothing any more.
+        with anyio.move_on_after(LAST_EVENT_LIMIT):
+            await self._send_body(last_event(reason), more=True)
+            await self._send_body(b"", more=False)
 
     async def _close(self, failure: BaseException | None) -> None:
         """Close what was streamed, and tell the user, each within the time for a cleanup."""
