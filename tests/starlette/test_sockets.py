@@ -889,6 +889,30 @@ async def test_a_socket_closes_with_the_reason_of_what_is_around(
     assert socket.close_code == 1001
 
 
+@pytest.mark.parametrize("form", ["middleware", "route", "both"])
+async def test_a_socket_closes_with_the_codes_of_who_watches_it(
+    anyio_backend: object, form: str
+) -> None:
+    """W7, W9: replaced codes are the same ones for the socket in the block of an operation."""
+    ours = {CancelationReason.TIMEOUT: 4000}
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async with Cancelable.with_timeout(1) as cancel:
+            await CancelableWebSocket(websocket, cancel).receive_text()
+
+    app: ASGIApp = Starlette(routes=[WebSocketRoute("/", handle)])
+    if form != "middleware":
+        app = Starlette(routes=[CancelableWebSocketRoute("/", handle, close_codes=ours)])
+    if form != "route":
+        around = ours if form == "middleware" else {CancelationReason.TIMEOUT: 4001}
+        app = RequestCancelationMiddleware(app, close_codes=around)
+    socket = ScriptedSocket(server=UVICORN)
+    await play(app, socket, no_client)
+
+    assert socket.close_code == 4000
+
+
 def test_a_wrong_argument_is_refused() -> None:
     """A mistake is an error where it is made."""
     with pytest.raises(TypeError, match="`websocket`"):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from cancelable import Cancelable, CancelationReason, OperationContext
 
-from ._status import close_code_for
+from ._request import exchange_of
+from ._socket import SocketExchange
+from ._status import CLOSE_CODES, close_code_for
 
 logger = logging.getLogger("cancelable.starlette")
 
@@ -25,7 +27,8 @@ class CancelableWebSocket:
 
     Each call passes a checkpoint of the operation first, and what waits is cancelled with the
     block. When the block ends as cancelled, the socket is closed with the code of the reason, also
-    where no middleware does that. Use it in the block of the operation::
+    where no middleware does that; the middleware's or the route's ``close_codes=`` count here, too.
+    Use it in the block of the operation::
 
         async with Cancelable.with_timeout(300) as cancel:
             socket = CancelableWebSocket(websocket, cancel)
@@ -87,10 +90,15 @@ class CancelableWebSocket:
         if reason is None or reason is CancelationReason.DISCONNECT:
             return
         try:
-            await self.close(close_code_for(reason))
+            await self.close(close_code_for(reason, self._close_codes()))
         except (OSError, RuntimeError, WebSocketDisconnect):
             # The client left, or the server closed the socket, before we could know of it.
             logger.debug("the socket of a cancelled operation was closed already", exc_info=True)
+
+    def _close_codes(self) -> Mapping[CancelationReason, int]:
+        """Return the codes of whoever watches the socket: it would close with them, too late."""
+        exchange = exchange_of(self.websocket.scope)
+        return exchange.close_codes if isinstance(exchange, SocketExchange) else CLOSE_CODES
 
     def _first_reason(self) -> CancelationReason | None:
         """Return why the operation was cancelled, or the one around it that took it along."""
