@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote, unquote
 
 import anyio
 import pytest
@@ -13,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, NoMatchFound, Route
+from starlette.types import ASGIApp
 
 from cancelable import CancelOutcome, OperationRegistry, current_operation
 from cancelable.bus import BusUnavailable, CancelResult, InMemoryBus, OperationInfo
@@ -102,6 +104,71 @@ async def test_what_belongs_to_somebody_else_looks_unknown(anyio_backend: object
         assert (await office.ask("POST", "/work", query="id=mine"))[0] == 409
         assert (await office.ask("GET", "/operations/mine"))[1]["state"] == "running"
         office.go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "quoted"),
+    [
+        ("a?b#c", "a%3Fb%23c"),
+        ("a b%2f", "a%20b%252f"),
+        ("日本", "%E6%97%A5%E6%9C%AC"),
+        ("ü", "%C3%BC"),
+        ("...", "..."),
+    ],
+)
+@pytest.mark.parametrize("form", ["plain", "mounted", "root_path"])
+async def test_an_operation_is_found_at_its_address_whatever_its_id(
+    anyio_backend: object, chosen: str, quoted: str, form: str
+) -> None:
+    """W19: the address is a path as a URL has it (RFC 3986)."""
+    office = Office()
+    app: ASGIApp = office.app
+    before = {"plain": "", "mounted": "/ä b", "root_path": "/v1"}[form]
+    if form == "mounted":
+        app = Starlette(routes=[Mount(before, office.app)])
+
+    async def ask(method: str, path: str, query: str = "") -> ScriptedConnection:
+        connection = office.connection(method, path, query=query)
+        if form == "root_path":
+            connection.scope["root_path"] = before
+        with anyio.fail_after(Office.limit):
+            await connection.run(app)
+        return connection
+
+    office.go_on.set()
+    started = await ask("POST", f"{before}/work", f"id={quote(chosen)}")
+    address = started.headers["location"]
+    found = await ask("GET", unquote(address))
+
+    assert address == f"{quote(before)}/operations/{quoted}"
+    assert (started.status, found.status) == (202, 200)
+    assert json.loads(found.body)["id"] == chosen
+
+
+@pytest.mark.parametrize("chosen", ["a/b", ".", "..", "a\nb", "\ud800"])
+async def test_an_id_that_fits_into_no_address_is_refused_before_anything_starts(
+    anyio_backend: object, chosen: str
+) -> None:
+    """W19: nobody is told of an operation that its owner would never find."""
+    office = Office()
+    request = Request(
+        {**office.connection("POST", "/work").scope, "app": office.app, "router": office.app.router}
+    )
+    with pytest.raises(ValueError, match=r"operation_id|surrogates"):
+        await office.operations.start(request, office.work, "x", operation_id=chosen)
+
+    assert (await office.ask("GET", "/operations"))[1]["operations"] == []
+
+
+async def test_routes_that_are_not_in_the_app_start_nothing(anyio_backend: object) -> None:
+    """W19: without an address there is no operation either."""
+    office = Office()
+    stray = Office(office.bus)
+    app = Starlette(routes=[Route("/work", stray.start_work, methods=["POST"]), *office.operations])
+    with pytest.raises(NoMatchFound):
+        await office.connection("POST", "/work").run(app)
+
+    assert (await office.ask("GET", "/operations"))[1]["operations"] == []
 
 
 async def test_who_is_not_authorised_learns_and_starts_nothing(anyio_backend: object) -> None:

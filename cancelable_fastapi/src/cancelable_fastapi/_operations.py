@@ -148,7 +148,9 @@ class OperationStarter:
             HTTPException: With the status 409, if the id is the one of a live operation; with the
                 status 503, if you chose the id and the bus cannot say.
             TypeError: If the function cannot be called, or a setting is of the wrong kind.
-            ValueError: If a setting is not above zero, or the id is empty or too long.
+            ValueError: If a setting is not above zero, or the id is empty or too long, or cannot
+                stand in an address: "." and "..", and what has a "/", a line break or a lone
+                surrogate.
         """
         return await self._router.desk.start(
             self._request,

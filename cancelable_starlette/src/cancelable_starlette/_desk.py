@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TypeAlias, TypeVarTuple, cast
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -37,6 +38,9 @@ Owner: TypeAlias = Mapping[str, object]
 Args = TypeVarTuple("Args")
 
 _numbers = itertools.count(1)
+
+UNQUOTED = "/%!$&'()*+,;=:@"
+"""What stays as it is in a path whose last part has been quoted (RFC 3986, section 3.3)."""
 
 LONGEST_WAIT = 60.0
 """Seconds that a client may wait for the end of what it cancels, in one request."""
@@ -188,7 +192,9 @@ class OperationDesk:
             HTTPException: With the status 409, if the id is the one of a live operation; with the
                 status 503, if you chose the id and the bus cannot say.
             TypeError: If the function cannot be called, or a setting is of the wrong kind.
-            ValueError: If a setting is not above zero, or the id is empty or too long.
+            ValueError: If a setting is not above zero, or the id is empty or too long, or cannot
+                stand in an address: "." and "..", and what has a "/", a line break or a lone
+                surrogate.
         """
         task = unlisted_job(
             func,
@@ -199,16 +205,32 @@ class OperationDesk:
             metadata={**(metadata or {}), **owner},
             grace=grace,
         )
+        # Before anybody knows of it: without an address the caller gets none of it.
+        address = self._address_of(task.operation_id, request)
         # Not listed before it is announced: what is refused must be found by nobody.
         await self._announce(task.operation, is_chosen=operation_id is not None)
         self.bus.registry.register(task.operation)
-        address = request.url_for(self.name_of_get, operation_id=task.operation_id)
         return JSONResponse(
             pending_info(task.operation).to_json(),
             HTTPStatus.ACCEPTED,
-            {"Location": address.path},
+            {"Location": address},
             background=task,
         )
+
+    def _address_of(self, operation_id: str, request: Request) -> str:
+        """Return the path of an operation as a URL has it (RFC 3986, section 3.3).
+
+        A quoted slash would be one again before any route sees it; mounts match no line break; and
+        clients leave out the segments "." and "..".
+        """
+        if operation_id in (".", "..") or "/" in operation_id or "\n" in operation_id:
+            msg = (
+                "`operation_id` is a part of the operation's address, so it must have no '/' and "
+                f"no line break, and be neither '.' nor '..': {operation_id!r}"
+            )
+            raise ValueError(msg)
+        url = request.url_for(self.name_of_get, operation_id=quote(operation_id, safe=""))
+        return quote(url.path, safe=UNQUOTED)
 
     async def _announce(self, operation: Cancelable, *, is_chosen: bool) -> None:
         """Let the operation be found before its id is handed out.

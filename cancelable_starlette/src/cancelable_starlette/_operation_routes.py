@@ -80,7 +80,9 @@ class OperationRoutes(list[Route]):
 
         Raises:
             TypeError: If the function cannot be called, or a setting is of the wrong kind.
-            ValueError: If a setting is not above zero, or the id is empty or too long.
+            ValueError: If a setting is not above zero, or the id is empty or too long, or cannot
+                stand in an address: "." and "..", and what has a "/", a line break or a lone
+                surrogate.
         """
 
         async def answer(request: Request, owner: Owner) -> Response:
