@@ -313,6 +313,41 @@ async def test_what_was_held_is_given_back_at_the_end(anyio_backend: object, wat
         assert connection.status == 200
 
 
+async def test_what_is_read_after_the_end_of_its_request_is_given_back_once(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W2, W3: a task that outlives its request gets the body, and widens no bound with it."""
+    late: list[Message] = []
+    read_ahead: list[int] = []
+    ended = anyio.Event()
+
+    async def read_late(receive: Receive) -> None:
+        await ended.wait()
+        late.extend(await read_body(receive))
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        await anyio.wait_all_tasks_blocked()
+        if scope["path"] == "/late":
+            tasks.start_soon(read_late, receive)
+        read_ahead.append(len(connection.delivered))
+        await respond(send)
+
+    app = RequestCancelationMiddleware(application(handle), read_ahead_in_total=3072)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            body = [b"1" * 1024, b"2" * 1024]
+            connection = ScriptedConnection("POST", "/late", body=body, server=SILENT)
+            await run(app, connection, watch)
+        ended.set()
+        await anyio.wait_all_tasks_blocked()
+    assert b"".join(message["body"] for message in late) == (b"1" * 1024 + b"2" * 1024) * 5
+
+    connection = ScriptedConnection("POST", body=[b"x" * 1024] * 20)
+    await run(app, connection, watch)
+    assert read_ahead == [2] * 6
+
+
 @on_asyncio
 @pytest.mark.parametrize("answers", [True, False])
 async def test_what_was_held_is_given_back_by_a_request_whose_task_is_cancelled(

@@ -221,7 +221,8 @@ class Inbox:
     def _take(self) -> Message:
         assert self._messages
         message = self._messages.popleft()
-        self._hold(-_size(message))
+        if self._held:  # else the request has ended, and its reader takes what is left
+            self._hold(-_size(message))
         self._make_room()
         return message
 
