@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable import (
     Cancelable,
@@ -27,8 +27,10 @@ from cancelable import (
 from cancelable_starlette import (
     CancelableRoute,
     RequestCancelationMiddleware,
+    ResponseHook,
     close_code_for,
     deadline_headers,
+    get_request_token,
     status_for,
     with_cancelation,
 )
@@ -502,6 +504,75 @@ async def test_the_mapping_and_the_response_can_be_replaced(anyio_backend: objec
     )
     await run(app, connection)
     assert connection.status == 408
+
+
+def no_response(reason: CancelationReason, request: Request) -> Response:
+    return None  # type: ignore[return-value]
+
+
+async def no_response_later(reason: CancelationReason, request: Request) -> Response:
+    return no_response(reason, request)
+
+
+def broken_response(reason: CancelationReason, request: Request) -> Response:
+    async def numbers() -> AsyncIterator[bytes]:
+        yield b"1"
+        raise LookupError("mine")
+
+    return StreamingResponse(numbers(), 504)
+
+
+@pytest.mark.parametrize(
+    ("hook", "error", "message", "status"),
+    [
+        (no_response, TypeError, "`response_hook` must return a Response, not None", None),
+        (no_response_later, TypeError, "`response_hook` must return a Response, not None", None),
+        (broken_response, LookupError, "mine", 504),
+    ],
+)
+@pytest.mark.parametrize("form", ["middleware", "route"])
+async def test_a_mistake_in_a_hook_reaches_the_server(
+    anyio_backend: object,
+    watch: Watch,
+    form: str,
+    hook: ResponseHook,
+    error: type[Exception],
+    message: str,
+    status: int | None,
+) -> None:
+    """W6: which tells of it; a client without an answer tells nobody anything."""
+
+    async def endpoint(request: Request) -> Response:
+        await get_request_token(request).cancel()
+        await sleep_forever()
+        raise AssertionError
+
+    app: ASGIApp = Starlette(routes=[CancelableRoute("/", endpoint, response_hook=hook)])
+    if form == "middleware":
+        app = Starlette(routes=[Route("/", endpoint)])
+        app = RequestCancelationMiddleware(app, response_hook=hook)
+    connection = ScriptedConnection()
+    with pytest.raises(error, match=message):
+        await run(app, connection, watch)
+    # Around the route Starlette answers for a mistake, and around the middleware the server.
+    assert connection.status == (500 if status is None and form == "route" else status)
+    assert connection.complete == (connection.status == 500)
+
+
+async def test_an_answer_that_the_server_refuses_is_quiet(
+    anyio_backend: object, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W11: the server may have had a start before, or the client has left meanwhile."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await sleep_forever()
+
+    connection = ScriptedConnection(send_errors=[RuntimeError("a second start")])
+    app = RequestCancelationMiddleware(application(handle), default_timeout=1)
+    with caplog.at_level("INFO", "cancelable.starlette"):
+        await run(app, connection, watch)
+    assert connection.sent == []
+    assert caplog.messages == []
 
 
 async def test_an_error_that_a_framework_wrapped_is_recognised(

@@ -45,11 +45,19 @@ class Answers:
         Args:
             reason: Why.
             request: The request.
+
+        Raises:
+            TypeError: If the hook returned no response.
         """
-        if self.hook is not None:
-            made = self.hook(reason, request)
-            return await made if isinstance(made, Awaitable) else made
-        return self.plain(reason)
+        if self.hook is None:
+            return self.plain(reason)
+        made: object = self.hook(reason, request)
+        if isinstance(made, Awaitable):
+            made = await made
+        if not isinstance(made, Response):
+            msg = f"`response_hook` must return a Response, not {made!r}: {self.hook!r}"
+            raise TypeError(msg)
+        return made
 
     def plain(self, reason: CancelationReason) -> Response:
         """Return the response that says why, without asking the hook.

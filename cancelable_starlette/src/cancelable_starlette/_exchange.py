@@ -367,9 +367,20 @@ class HTTPExchange(Watched):
             await self._answer_with(self._end_for_nobody, scope)
 
     async def _answer_with(self, response: ASGIApp, scope: Scope) -> None:
+        refusals: list[Exception] = []
+
+        async def send(message: Message) -> None:
+            try:
+                await self._send_answer(message)
+            except Exception as exc:
+                refusals.append(exc)
+                raise
+
         try:
-            await response(scope, self.receive, self._send_answer)
+            await response(scope, self.receive, send)
         except Exception:
+            if not refusals:
+                raise  # an error of the hook's response
             # The server may have a start already: of a send that was cancelled nobody knows. And
             # the client may have left meanwhile.
             logger.debug("the server refused the response of a cancelled request", exc_info=True)
