@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 from urllib.parse import quote, unquote
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -188,6 +190,110 @@ async def test_who_is_not_authorised_learns_and_starts_nothing(anyio_backend: ob
         assert connection.headers["www-authenticate"] == "User"
     assert not office.begun.is_set()
     assert office.bus.registry.list_operations() == []
+
+
+class AsyncCall:
+    """A function that is an object, as dependencies with settings are."""
+
+    def __init__(self, function: Callable[[Request], Any]) -> None:
+        self.function = function
+
+    async def __call__(self, request: Request) -> object:
+        await checkpoint()
+        return self.function(request)
+
+
+async def signed_in_later(request: Request) -> None:
+    await checkpoint()
+    signed_in(request)
+
+
+def counted(function: Callable[[Request], object]) -> Callable[[Request], object]:
+    @functools.wraps(function)
+    def call(request: Request) -> object:
+        return function(request)
+
+    return call
+
+
+def plainly(request: Request) -> object:
+    return signed_in_later(request)
+
+
+ASYNC_KINDS: list[Callable[[Request], object]] = [
+    signed_in_later,
+    AsyncCall(signed_in),
+    AsyncCall(signed_in).__call__,
+    functools.partial(AsyncCall(signed_in)),
+    functools.partial(signed_in_later),
+    functools.partial(plainly),
+    lambda request: signed_in_later(request),
+    counted(signed_in_later),
+    plainly,
+]
+
+
+@pytest.mark.parametrize(
+    "authorize", ASYNC_KINDS, ids=[f"kind{n}" for n in range(len(ASYNC_KINDS))]
+)
+async def test_an_authorisation_is_awaited_whatever_is_async_of_it(
+    anyio_backend: object, authorize: Callable[[Request], object]
+) -> None:
+    """W19: one that is called and not awaited would let everybody in."""
+    routes = operations_routes(authorize=authorize, owner=None, bus=InMemoryBus())
+    app = Starlette(routes=list(routes))
+    for method, path in (("GET", "/operations"), ("DELETE", "/operations/1")):
+        stranger = ScriptedConnection(method, path)
+        await stranger.run(app)
+        assert (stranger.status, json.loads(stranger.body)) == (401, {"detail": "sign in first"})
+    ann = ScriptedConnection("GET", "/operations", headers=[(b"user", b"ann")])
+    await ann.run(app)
+    assert ann.status == 200
+
+
+@pytest.mark.parametrize(
+    "asked", [AsyncCall(lambda _: {"owner": "ann"}), lambda request: owner(request)]
+)
+async def test_an_owner_is_awaited_whatever_is_async_of_it(
+    anyio_backend: object, asked: Callable[[Request], object]
+) -> None:
+    """W19: the operations of the caller are those of the awaited answer."""
+    routes = operations_routes(authorize=signed_in, owner=asked, bus=InMemoryBus())
+    ann = ScriptedConnection("GET", "/operations", headers=[(b"user", b"ann")])
+    await ann.run(Starlette(routes=list(routes)))
+    assert ann.status == 200
+
+
+def yields(request: Request) -> Iterator[None]:
+    signed_in(request)
+    yield
+
+
+async def yields_later(request: Request) -> AsyncIterator[None]:
+    signed_in(request)
+    yield
+
+
+forgotten: list[Coroutine[Any, Any, None]] = []
+
+
+async def forgets_to_await(request: Request) -> object:
+    forgotten.append(signed_in_later(request))
+    return forgotten[-1]
+
+
+@pytest.mark.parametrize("authorize", [yields, yields_later, AsyncCall(yields), forgets_to_await])
+async def test_an_authorisation_of_which_nothing_runs_lets_nobody_in(
+    anyio_backend: object, authorize: Callable[[Request], object]
+) -> None:
+    """W19: a generator and what an async function forgot to await are no yes."""
+    routes = operations_routes(authorize=authorize, owner=None, bus=InMemoryBus())
+    connection = ScriptedConnection("GET", "/operations", headers=[(b"user", b"ann")])
+    with pytest.raises(TypeError, match="of which nothing has run"):
+        await connection.run(Starlette(routes=list(routes)))
+    assert connection.status in (None, 500)
+    while forgotten:
+        forgotten.pop().close()  # else Python warns of it
 
 
 async def test_operators_see_all_where_that_was_said(anyio_backend: object) -> None:
