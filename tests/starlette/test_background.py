@@ -41,6 +41,18 @@ def serving(*jobs: object) -> ASGIApp:
     return Starlette(routes=[Route("/", endpoint)])
 
 
+async def test_a_task_that_only_gives_back_what_is_async_is_run(anyio_backend: object) -> None:
+    """A lambda is called in a thread, and what it gives back is awaited in the loop."""
+
+    async def work(text: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        done.append(text)
+
+    connection = ScriptedConnection()
+    await connection.run(serving(cancelable_background(lambda: work("done"))))
+    assert (connection.status, done) == (200, ["done"])
+
+
 @pytest.mark.parametrize("middleware", [True, False])
 async def test_a_cancelled_task_is_quiet_and_those_behind_it_run(
     anyio_backend: object, middleware: bool, caplog: pytest.LogCaptureFixture, watch: Watch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVarTuple, cast
@@ -53,7 +54,11 @@ class CancelableBackgroundTask(BackgroundTask):
                 if self.is_async:
                     await cast(Awaitable[object], call())
                 else:
-                    await job.run_in_thread(call)
+                    # A lambda that calls an async function is no async function itself. In a
+                    # tuple: Trio lets no coroutine out of a thread.
+                    (answer,) = await job.run_in_thread(lambda: (call(),))
+                    if inspect.isawaitable(answer):
+                        await answer
         except CancelationError as error:
             if error.operation_id != self.operation_id:
                 raise
