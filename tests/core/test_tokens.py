@@ -264,8 +264,12 @@ def test_a_callback_that_nobody_could_await_is_refused() -> None:
 
     async def later(_token: CancelationToken) -> None: ...
 
-    with pytest.raises(TypeError, match="plain function"):
-        CancelationToken().on_cancel(later)
+    class Later:
+        async def __call__(self, _token: CancelationToken) -> None: ...
+
+    for callback in (later, Later()):
+        with pytest.raises(TypeError, match="plain function"):
+            CancelationToken().on_cancel(callback)
     with pytest.raises(TypeError, match="must be a function"):
         CancelationToken().on_cancel("function")  # type: ignore[arg-type]
 

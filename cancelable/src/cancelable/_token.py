@@ -178,12 +178,14 @@ class CancelationToken(Single):
             A handle whose ``unregister()`` takes the callback away again.
 
         Raises:
-            TypeError: If the callback is a coroutine function, which nobody could await.
+            TypeError: If the callback is a coroutine function, or an object whose ``__call__``
+                is one: nobody could await it.
         """
         if not callable(callback):
             msg = f"`callback` must be a function, not {callback!r}"
             raise TypeError(msg)
-        if inspect.iscoroutinefunction(callback):
+        called: tuple[object, ...] = (callback, getattr(callback, "__call__", None))  # noqa: B004
+        if any(map(inspect.iscoroutinefunction, called)):
             msg = (
                 "`callback` must be a plain function: a cancel from a thread cannot await; "
                 "start a task that awaits `token.wait()` instead"
