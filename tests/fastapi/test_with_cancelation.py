@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
-from cancelable import Cancelable, CancelationReason
+from cancelable import Cancelable, CancelationReason, TimeoutCancelation
 from cancelable_fastapi import CancelableAPIRoute, with_cancelation
 from cancelable_starlette.testing import HYPERCORN, UVICORN, ScriptedConnection, ServerBehaviour
 from tests.fastapi import plain_endpoints as plain
@@ -221,6 +222,27 @@ async def test_an_error_that_is_no_cancelation_is_raised_as_it_is(setup: Setup) 
 
 
 # -- timeouts and clients ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route_class", [APIRoute, CancelableAPIRoute])
+async def test_an_error_that_is_raised_from_a_cancelation_is_the_endpoints_own(
+    setup: Setup, route_class: type[APIRoute]
+) -> None:
+    """W2: a status that the endpoint chose for a timeout of its own goes out."""
+    app = application(setup)
+    app.router.route_class = route_class
+
+    async def endpoint() -> None:
+        try:
+            async with Cancelable.with_timeout(0.01):
+                await anyio.sleep_forever()
+        except TimeoutCancelation as cause:
+            raise HTTPException(418, "teapot") from cause
+
+    app.get("/decorated")(with_cancelation(endpoint))
+    app.get("/plain")(endpoint)
+    assert await get(app, "/decorated") == (418, {"detail": "teapot"})
+    assert await get(app, "/plain") == (418, {"detail": "teapot"})
 
 
 async def test_a_timeout_of_the_endpoint_is_a_504(setup: Setup) -> None:

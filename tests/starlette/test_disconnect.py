@@ -14,7 +14,7 @@ from anyio import sleep_forever
 from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -599,6 +599,50 @@ async def test_a_client_disconnect_error_of_starlette_is_quiet(
 
     app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
     await run(RequestCancelationMiddleware(app), connection, watch)
+
+    assert connection.sent == []
+
+
+async def test_an_error_that_is_raised_from_a_disconnect_is_not_hidden(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W2: it is the handler's own."""
+    connection = ScriptedConnection("POST", body=[b"a"] * 3, leave_after_chunks=2, pause=0.001)
+    error = LookupError("a mistake")
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            with anyio.CancelScope(shield=True):
+                await request.body()
+        except ClientDisconnect as cause:
+            raise error from cause
+        return PlainTextResponse("never")
+
+    app = Starlette(
+        routes=[Route("/", endpoint, methods=["POST"])],
+        middleware=[Middleware(RequestCancelationMiddleware)],
+    )
+    with pytest.raises(LookupError) as caught:
+        await run(app, connection, watch)
+    assert caught.value is error
+
+
+async def test_a_client_disconnect_in_a_group_is_quiet(anyio_backend: object, watch: Watch) -> None:
+    """W11: a task group puts a lone error into a group."""
+    connection = ScriptedConnection("POST", body=[b"a"] * 3, leave_after_chunks=2, pause=0.001)
+
+    async def endpoint(request: Request) -> Response:
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope(shield=True):
+                tasks.start_soon(checkpoint)
+                await request.body()
+        return PlainTextResponse("never")
+
+    app = Starlette(
+        routes=[Route("/", endpoint, methods=["POST"])],
+        middleware=[Middleware(RequestCancelationMiddleware)],
+    )
+    await run(app, connection, watch)
 
     assert connection.sent == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
 import pytest
@@ -12,6 +12,7 @@ from anyio import sleep_forever, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -25,6 +26,7 @@ from cancelable import (
     CancelationToken,
     OperationContext,
     OperationRegistry,
+    TimeoutCancelation,
 )
 from cancelable_starlette import (
     CancelableRoute,
@@ -430,6 +432,59 @@ async def test_an_error_of_the_endpoint_is_its_own(anyio_backend: object, watch:
             with pytest.raises(LookupError) as caught:
                 await run(app, ScriptedConnection(), watch)
             assert caught.value is error
+
+
+def raising_from_a_cancelation(error: Exception) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            async with Cancelable.with_timeout(0.01):
+                await sleep_forever()
+        except TimeoutCancelation as cause:
+            raise error from cause
+        return PlainTextResponse("never")
+
+    return endpoint
+
+
+class Late(Exception):
+    """An error for which an application has a handler."""
+
+
+@pytest.mark.parametrize("how", ["plain", "function", "class", "route"])
+@pytest.mark.parametrize("middleware", [True, False])
+async def test_an_error_that_is_raised_from_a_cancelation_is_the_endpoints_own(
+    anyio_backend: object, watch: Watch, how: str, middleware: bool
+) -> None:
+    """W2, S5: only the cancelation itself is answered with the status of its reason."""
+
+    def app_for(error: Exception) -> ASGIApp:
+        endpoint = raising_from_a_cancelation(error)
+
+        class Whole(HTTPEndpoint):
+            async def get(self, request: Request) -> Response:
+                return await endpoint(request)
+
+        async def late(request: Request, exc: Exception) -> Response:
+            return PlainTextResponse("late", status_code=502)
+
+        routes: dict[str, Callable[[], Route]] = {
+            "plain": lambda: Route("/", endpoint),
+            "function": lambda: Route("/", with_cancelation(endpoint)),
+            "class": lambda: Route("/", with_cancelation(Whole)),
+            "route": lambda: CancelableRoute("/", endpoint),
+        }
+        app = Starlette(routes=[routes[how]()], exception_handlers={Late: late})
+        return RequestCancelationMiddleware(app) if middleware else app
+
+    for error, status in ((HTTPException(418), 418), (Late(), 502)):
+        connection = ScriptedConnection()
+        await run(app_for(error), connection, watch)
+        assert connection.status == status
+    bug = LookupError("a bug")
+    with pytest.raises(LookupError) as caught:
+        await run(app_for(bug), ScriptedConnection(), watch)
+    assert caught.value is bug
+    assert isinstance(bug.__cause__, TimeoutCancelation)
 
 
 async def test_a_cancelation_error_after_the_start_is_left_to_the_middleware(

@@ -620,6 +620,40 @@ async def test_a_lone_cancelation_in_a_group_is_recognised(anyio_backend: object
     assert connection.status == 504
 
 
+@pytest.mark.parametrize("where", ["stream", "background"])
+async def test_an_error_that_is_raised_from_a_cancelation_behind_the_start_is_not_hidden(
+    anyio_backend: object, watch: Watch, where: str
+) -> None:
+    """W2: a failed background task has to be in the log of the server."""
+    facts: list[OperationContext] = []
+    error = RuntimeError("the order is lost")
+
+    async def work() -> None:
+        try:
+            async with Cancelable.with_timeout(0.01):
+                await sleep_forever()
+        except CancelationError as cause:
+            raise error from cause
+
+    async def numbers() -> AsyncIterator[bytes]:
+        yield b"1"
+        await work()
+
+    async def endpoint(request: Request) -> Response:
+        if where == "stream":
+            return StreamingResponse(numbers())
+        return PlainTextResponse("ok", background=BackgroundTask(work))
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    connection = ScriptedConnection()
+    with pytest.raises(RuntimeError) as caught:
+        await run(RequestCancelationMiddleware(app, on_cancel=facts.append), connection, watch)
+
+    assert caught.value is error
+    assert facts == []
+    assert connection.complete is (where == "background")
+
+
 async def test_a_client_that_stops_reading_is_cut(anyio_backend: object, watch: Watch) -> None:
     """W6: the time for one send, also for a plain stream."""
     facts: list[OperationContext] = []

@@ -25,6 +25,9 @@ logger = logging.getLogger("cancelable.starlette")
 END_LIMIT = 1.0
 """Seconds that a server may take to note the end of a response for a client that is gone."""
 
+HANDLED_TOO_LATE = "Caught handled exception, but response already started."
+"""The text of Starlette's error, by which alone it can be told from one of a program."""
+
 _NEVER = math.inf
 
 
@@ -431,18 +434,27 @@ def is_of_a_connection(error: OSError) -> bool:
 
 
 def cancelation_in(error: BaseException) -> CancelationError | None:
-    """Return the cancelation that *error* is, or that a framework made it of.
+    """Return the cancelation that *error* is, or that a framework has wrapped; else None.
 
-    Starlette raises a ``RuntimeError`` from a handled error if the response has started; a task
-    group in a handler puts a lone error into a group.
+    What a program raises from a cancelation is an error of its own, and has to arrive as raised.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, CancelationError):
-            return seen
-        if isinstance(seen, BaseExceptionGroup):
-            group = cast(BaseExceptionGroup[BaseException], seen)
-            seen = group.exceptions[0] if len(group.exceptions) == 1 else None
+    bare = unwrapped(error)
+    return bare if isinstance(bare, CancelationError) else None
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """Return what was raised, without what frameworks have put around it.
+
+    A task group puts a lone error into a group. Starlette raises an error of its own from one for
+    which the application has a handler, if the response has started.
+    """
+    while True:
+        if isinstance(error, BaseExceptionGroup):
+            group = cast(BaseExceptionGroup[BaseException], error)
+            if len(group.exceptions) != 1:
+                return group
+            error = group.exceptions[0]
+        elif type(error) is RuntimeError and str(error) == HANDLED_TOO_LATE and error.__cause__:
+            error = error.__cause__
         else:
-            seen = seen.__cause__
-    return None
+            return error

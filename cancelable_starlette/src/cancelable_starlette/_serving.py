@@ -16,7 +16,7 @@ from cancelable import CancelationError, CancelationReason, StatusCallback
 
 from ._answers import Answers
 from ._deadline_header import seconds_from
-from ._exchange import HTTPExchange, cancelation_in
+from ._exchange import HTTPExchange, cancelation_in, unwrapped
 from ._operation import RequestOperation
 from ._overrun import WARN_AFTER
 from ._read_ahead import ReadAhead
@@ -187,17 +187,9 @@ async def end_as_cancelled(exchange: Exchange, error: Exception) -> None:
     inner = cancelation_in(error)
     if inner is not None:
         reason, message = inner.reason, inner.message
-    elif exchange.left and _is_client_disconnect(error):
+    elif exchange.left and isinstance(unwrapped(error), (ClientDisconnect, WebSocketDisconnect)):
         reason, message = CancelationReason.DISCONNECT, CLIENT_LEFT
     else:
         raise error
     await exchange.operation.cancel(reason, message, grace=0)
     await checkpoint()
-
-
-def _is_client_disconnect(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, (ClientDisconnect, WebSocketDisconnect)):
-            return True
-        error = error.__cause__
-    return False
