@@ -178,7 +178,9 @@ async def end_as_cancelled(exchange: Exchange, error: Exception) -> None:
     """End the operation of a request as cancelled if that is what *error* says.
 
     An operation inside the request was cancelled and nobody handled its error, or a handler's
-    read met the disconnect. Call it in the block of the operation.
+    read met the disconnect. Behind a response that is complete, as in a background task, that
+    ends what raised it and not the request, which has been answered. Call it in the block of the
+    operation.
 
     Args:
         exchange: The request.
@@ -191,5 +193,7 @@ async def end_as_cancelled(exchange: Exchange, error: Exception) -> None:
         reason, message = CancelationReason.DISCONNECT, CLIENT_LEFT
     else:
         raise error
+    if exchange.complete and not exchange.latent.cancel_requested:
+        return
     await exchange.operation.cancel(reason, message, grace=0)
     await checkpoint()
