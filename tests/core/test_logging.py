@@ -11,7 +11,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from cancelable import Cancelable, CancelationError, CancelationToken
+from cancelable import (
+    Cancelable,
+    CancelationError,
+    CancelationToken,
+    ManualCancelation,
+    TimeoutCancelation,
+)
 from tests.support.clock import in_virtual_time
 
 
@@ -107,6 +113,46 @@ async def test_each_operation_of_a_token_has_a_record(caplog: pytest.LogCaptureF
             async with Cancelable.with_token(token, name):
                 await anyio.sleep(3600)
     assert [text.split()[1] for text in ours(caplog, logging.INFO)] == ["a", "b"]
+
+
+async def test_a_cancelation_that_is_passed_on_is_one_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The operation that was asked is named at INFO, and in the facts of those it ended."""
+    outer = Cancelable("outer")
+    with pytest.raises(ManualCancelation) as caught:
+        async with outer:
+            with pytest.raises(TimeoutCancelation) as inner:
+                async with Cancelable.with_timeout(1, "inner"):
+                    await anyio.sleep(3600)
+            async with Cancelable("beside"):
+                await outer.cancel("manual", "too late", because=inner.value)
+                await anyio.sleep(3600)
+    (text,) = ours(caplog, logging.INFO)
+    assert "inner" in text
+    cancelled = [text for text in ours(caplog, logging.DEBUG) if "cancelled" in text]
+    assert [text.split()[1] for text in cancelled] == ["beside", "outer"]
+    assert caught.value.origin_id == outer.context.origin_id == "inner"
+    assert caught.value.message == "too late"
+
+    with pytest.raises(ManualCancelation):
+        async with Cancelable("last") as last:
+            await last.cancel(because=caught.value)
+            await anyio.sleep(3600)
+    assert last.context.origin_id == "inner"
+    assert len(ours(caplog, logging.INFO)) == 1
+
+
+async def test_an_error_of_no_operation_takes_no_record_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that a program has made itself has no record of its own."""
+    with pytest.raises(ManualCancelation):
+        async with Cancelable("mine") as operation:
+            await operation.cancel(because=ManualCancelation())
+            await anyio.sleep(3600)
+    assert len(ours(caplog, logging.INFO)) == 1
+    assert operation.context.origin_id is None
 
 
 async def test_an_expected_cancel_is_never_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 
 import anyio
@@ -12,6 +13,7 @@ from hypothesis import given, strategies as st
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -618,6 +620,35 @@ async def test_a_lone_cancelation_in_a_group_is_recognised(anyio_backend: object
     await run(RequestCancelationMiddleware(application(handle)), connection)
 
     assert connection.status == 504
+
+
+@pytest.mark.parametrize("how", ["middleware", "decorator", "both"])
+async def test_a_block_that_ends_its_request_is_one_record(
+    anyio_backend: object, watch: Watch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """W11, S18: one cause, and the operation that it is of is named at INFO."""
+    facts: list[OperationContext] = []
+
+    async def work() -> None:
+        async with Cancelable.with_timeout(0.01, "inner"):
+            await sleep_forever()
+
+    async def endpoint(request: Request) -> Response:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+        return PlainTextResponse("never")
+
+    route = Route("/", endpoint if how == "middleware" else with_cancelation(endpoint))
+    ours = Middleware(RequestCancelationMiddleware, on_cancel=facts.append)
+    app = Starlette(routes=[route], middleware=[] if how == "decorator" else [ours])
+    connection = ScriptedConnection()
+    with caplog.at_level(logging.INFO):
+        await run(app, connection, watch)
+
+    assert connection.status == 504
+    (record,) = caplog.records
+    assert "inner" in record.getMessage()
+    assert [each.origin_id for each in facts] == (["inner"] if how == "middleware" else [])
 
 
 @pytest.mark.parametrize("where", ["stream", "background"])

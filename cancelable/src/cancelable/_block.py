@@ -770,7 +770,8 @@ class Block(Operation):
     def _log_the_end(self, ending: OperationStatus, cause: Cause | None) -> None:
         took = self._ended_at - self._started_at
         if ending is OperationStatus.CANCELLED and cause is not None:
-            level = DEBUG if cause.reason is CancelationReason.PARENT else INFO
+            is_another = cause.origin_id is not None or cause.reason is CancelationReason.PARENT
+            level = DEBUG if is_another else INFO  # which has had, or will have, its own record
             if logger.isEnabledFor(level):
                 text = "operation %s cancelled after %.3f s: %s"
                 logger.log(level, text, self.label, took, cause.label)

@@ -24,7 +24,7 @@ class Cause:
     error: BaseException | None = None
     """The exception of a source that failed."""
     origin_id: str | None = None
-    """The id of the operation that was asked, where that is an ancestor."""
+    """The id of the operation that was asked, where that is another one, such as an ancestor."""
     origin_reason: CancelationReason | None = None
     """The reason for which that ancestor was asked."""
     timeout_seconds: float | None = None

@@ -34,7 +34,8 @@ class OperationContext:
     cancelled_at: datetime | None = None
     """When the first request came, in UTC."""
     origin_id: str | None = None
-    """The id of the ancestor that was asked, where the reason is ``parent``."""
+    """The id of the operation that was asked, where that is another one: an ancestor, if the
+    reason is ``parent``, else one whose cancelation ended this one as well."""
     error: str | None = None
     """The error that ended a failed operation, as text."""
     partial_result: object = None

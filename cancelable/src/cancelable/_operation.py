@@ -35,6 +35,7 @@ from ._status import OperationStatus
 from ._text import checked_text
 from ._token import CancelationToken, set_event
 from ._update import ProgressUpdate
+from .exceptions import CancelationError
 
 _NO_CHILDREN: dict[Operation, None] = {}
 
@@ -677,6 +678,7 @@ class Operation(Awaited, Single):
         propagate_to_children: bool = True,
         *,
         grace: float | timedelta | None = None,
+        because: CancelationError | None = None,
     ) -> CancelOutcome:
         """Ask the operation to stop, from a task.
 
@@ -691,6 +693,8 @@ class Operation(Awaited, Single):
                 ``parent=None`` in a task of its own.
             grace: Seconds that the block may run on, instead of the operation's own ``grace``.
                 A later request can shorten the time and never lengthen it.
+            because: The cancelation of another operation that this one is not to outlive. That
+                other one is named in ``origin_id`` and has the record at INFO.
 
         Returns:
             What became of the request; never that the block has ended.
@@ -707,6 +711,8 @@ class Operation(Awaited, Single):
             )
             raise ValueError(msg)
         cause = Cause(CancelationReason.of(reason), checked_text(message, "message"))
+        if because is not None:
+            cause.origin_id = because.origin_id or because.operation_id
         allowed = None if grace is None else zero_or_more(grace, "grace")
         return self._request(cause, grace=allowed, here=current_loop().native_token)
 

@@ -30,7 +30,8 @@ class CancelationError(Exception):
         reason: The kind of the first cause.
         message: The text that came with the request, if any.
         context: The operation's facts at its end, where it had begun.
-        origin_id: The id of the operation that was asked, if that was an ancestor.
+        origin_id: The id of the operation that was asked, if that was another one, such as an
+            ancestor.
     """
 
     def __init__(

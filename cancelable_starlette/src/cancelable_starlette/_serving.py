@@ -195,5 +195,5 @@ async def end_as_cancelled(exchange: Exchange, error: Exception) -> None:
         raise error
     if exchange.complete and not exchange.latent.cancel_requested:
         return
-    await exchange.operation.cancel(reason, message, grace=0)
+    await exchange.operation.cancel(reason, message, grace=0, because=inner)
     await checkpoint()
