@@ -237,6 +237,25 @@ async def test_an_absent_body_can_be_read_in_the_block(
 
 
 @SERVERS
+async def test_a_read_that_waits_for_the_watch_gets_what_the_watch_meets(
+    setup: Setup, server: ServerBehaviour
+) -> None:
+    """W2: on servers that give the empty message of a GET a little later, which two do."""
+    app = application(setup)
+    bodies: list[bytes] = []
+
+    @app.get("/")
+    async def endpoint(request: Request, cancel: CancelableDep) -> None:
+        async with cancel:
+            await anyio.wait_all_tasks_blocked()  # the watch is the one that waits at the server
+            bodies.append(await request.body())
+
+    connection = await run(app, ScriptedConnection(pause=1.0, server=server))
+    assert (connection.status, bodies) == (200, [b""])
+    assert connection.overlapping_reads == 0
+
+
+@SERVERS
 async def test_asking_whether_the_client_is_there_agrees_with_the_watch(
     setup: Setup, server: ServerBehaviour
 ) -> None:

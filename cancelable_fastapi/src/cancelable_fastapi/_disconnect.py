@@ -91,7 +91,8 @@ class DisconnectSource(CancelationSource):
         if self._kept:
             return self._kept.popleft()
         async with self._reader:
-            message = await self._next()
+            # Whoever had the lock may have met the message that this read is waiting for.
+            message = self._kept.popleft() if self._kept else await self._next()
         if self._left:
             # The cancel goes first: the read would else fail with an error of its own.
             await checkpoint_if_cancelled()
