@@ -41,8 +41,8 @@ def cancelable_dependency(
 
     For a timeout, call it in a dependency of your own. Under the middleware the Cancelable becomes
     a child of the request's operation. Without it, the Cancelable watches its request itself from
-    ``async with`` to the end of the block, once the body has been read; for that it has to be
-    given the request.
+    ``async with`` to the end of the block, once the body has been read, and no longer than until
+    the endpoint has returned; for that it has to be given the request, before then.
 
     It may be entered in the endpoint or in the body of a streamed response, once. Awaiting the
     result gives the result.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
+from contextlib import AsyncExitStack
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -15,6 +16,16 @@ from cancelable import CancelationReason, CancelationSource
 from cancelable_starlette import get_request_operation, get_request_token
 
 DISCONNECT: Message = {"type": "http.disconnect"}
+
+ENDPOINT_STACK = "fastapi_function_astack"
+"""Where FastAPI keeps what it closes when the endpoint has returned, before it sends the response.
+
+A dependency with ``yield`` and ``scope="function"`` is closed there, too. As one of those ours
+would cost more than all the rest of it.
+"""
+
+STOP_LIMIT = 1.0
+"""Seconds that the return of an endpoint waits for a server's ``receive()`` to take a cancel."""
 
 CLIENT_LEFT = "the client left"
 """The message of a cancel that a disconnect caused."""
@@ -27,8 +38,10 @@ class DisconnectSource(CancelationSource):
     none. One reader at a time goes to the server: the endpoint's request reads through here, and
     what the watching task meets on its way is kept for it.
 
-    It watches only in the task of the endpoint. A streamed body runs in another one, beside the
-    response's own watch for the client, which is then the one reader.
+    It watches only in the task of the endpoint, and until that has returned. A streamed body runs
+    beside the response's own watch for the client, which is then the one reader. And every server
+    answers a finished response with a disconnect, while background tasks and what stands behind a
+    ``yield`` still run.
     """
 
     def __init__(self, request: Request) -> None:
@@ -42,10 +55,15 @@ class DisconnectSource(CancelationSource):
         self._task = anyio.get_current_task().id
         self._watches = False
         self._left = False
+        self._has_returned = False
+        self._limit: anyio.CancelScope | None = None  # there while the watching task watches
         self._body_is_read: bool = request._stream_consumed  # pyright: ignore[reportPrivateUsage]
         self._server_receive = request.receive
         # Whatever the endpoint reads, it reads through its request.
         request._receive = self.receive  # pyright: ignore[reportPrivateUsage]
+        stack = request.scope.get(ENDPOINT_STACK)
+        if isinstance(stack, AsyncExitStack):
+            stack.push_async_callback(self._end_watch)
 
     # Most blocks end before anybody reads: these are made when they are needed.
 
@@ -61,6 +79,10 @@ class DisconnectSource(CancelationSource):
     def _end_of_body(self) -> anyio.Event:
         return anyio.Event()
 
+    @functools.cached_property
+    def _end_of_watch(self) -> anyio.Event:
+        return anyio.Event()
+
     @property
     def needs_task(self) -> bool:
         """Whether there is something to watch; known when the block has been entered."""
@@ -69,12 +91,25 @@ class DisconnectSource(CancelationSource):
     async def start_monitoring(self, scope: anyio.CancelScope) -> None:
         """Look who watches: a decorator of the endpoint or a response may do so by now."""
         self._watches = (
-            get_request_operation(self._request) is None
+            not self._has_returned
+            and get_request_operation(self._request) is None
             and anyio.get_current_task().id == self._task
         )
 
     async def watch(self) -> None:
-        """Read until the client has left."""
+        """Read until the client has left, or the endpoint has returned."""
+        if not self._has_returned:  # it may have before this task has begun
+            with anyio.CancelScope() as self._limit:
+                try:
+                    await self._read_until_left()
+                finally:
+                    self._limit = None
+                    self._end_of_watch.set()
+        if not self._left:
+            await anyio.sleep_forever()  # to return is to fire
+        self.trigger(CLIENT_LEFT)
+
+    async def _read_until_left(self) -> None:
         if not self._body_is_read and _has_body(self._request):
             await self._end_of_body.wait()
         while not self._left:
@@ -82,7 +117,15 @@ class DisconnectSource(CancelationSource):
                 message = await self._next()
                 if message["type"] == "http.request":
                     self._kept.append(message)
-        self.trigger(CLIENT_LEFT)
+
+    async def _end_watch(self) -> None:
+        """Leave the server to the response: the endpoint has returned."""
+        self._has_returned = True
+        if self._limit is not None:
+            self._limit.cancel()
+            deadline = anyio.current_time() + STOP_LIMIT
+            with anyio.CancelScope(deadline=deadline, shield=True):
+                await self._end_of_watch.wait()
 
     async def receive(self) -> Message:
         """Give the endpoint its next message, when the watching task does not read."""
@@ -123,7 +166,8 @@ class DisconnectSource(CancelationSource):
             # Kept, since some servers say it once and then never again. The operation listens to
             # the token of its request.
             self._left = True
-            await get_request_token(self._request).cancel(self.reason, CLIENT_LEFT)
+            if not self._has_returned:
+                await get_request_token(self._request).cancel(self.reason, CLIENT_LEFT)
         if not self._body_is_read and (self._left or not message.get("more_body", False)):
             self._body_is_read = True
             self._end_of_body.set()
