@@ -332,12 +332,15 @@ class Operation(Awaited, Single):
         """
         operation, is_live = self, self._ending is None
         while past_shields or not (is_live and operation._is_shield):
-            if both_ways and operation._has_two_above():
-                yield from operation._both_ways(past_shields=past_shields)
-                return
-            above = operation._parent or operation._enclosing
+            parent, around = operation._parent, operation._enclosing
+            above = around if parent is None else parent
             if above is None:
                 return
+            # Most have one above, which is seen at once.
+            if around is not None and around is not above and both_ways:
+                if operation._has_two_above():
+                    yield from operation._both_ways(past_shields=past_shields)
+                    return
             is_live = above._ending is None and above._clock is not None
             if is_live:
                 yield above
