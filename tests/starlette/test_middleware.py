@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable import CancelationToken, OperationContext, current_operation
 from cancelable_starlette import RequestCancelationMiddleware
@@ -277,6 +277,26 @@ async def test_a_lifespan_that_fails_is_told_as_it_failed(anyio_backend: object)
     connection = ScriptedConnection()
     await run(wrapped, connection, "alone")
     assert connection.status == 200
+
+
+async def test_a_lifespan_that_fails_at_its_end_is_reported_to_the_server(
+    anyio_backend: object,
+) -> None:
+    """W2: once, also if the application raises as well, as Starlette does."""
+    said: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.failed", "message": "no database"})
+        raise LookupError("no database")
+
+    async def send(message: Message) -> None:
+        said.append(message["type"])
+
+    wrapped = RequestCancelationMiddleware(app)
+    with pytest.raises(LookupError, match="no database"):
+        await wrapped({"type": "lifespan"}, ScriptedConnection().receive, send)
+    assert said == ["lifespan.startup.complete", "lifespan.shutdown.failed"]
 
 
 def test_a_test_client_works_with_and_without_its_lifespan() -> None:

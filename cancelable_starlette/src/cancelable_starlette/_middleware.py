@@ -208,10 +208,19 @@ class RequestCancelationMiddleware:
                 # Before the tasks end: a request that comes now watches itself.
                 del self._services[loop]
 
-        async with self._shutdown.heed_signals():
-            await run_beside(start, serve)
-        for message in last_words:
-            await send(message)
+        async def say_last_word() -> None:
+            for message in last_words:
+                await send(message)
+
+        try:
+            async with self._shutdown.heed_signals():
+                await run_beside(start, serve)
+        except Exception:
+            # Starlette reports a failure at its end, and raises it as well. One server says nothing
+            # at all of what has been raised and not reported.
+            await say_last_word()
+            raise
+        await say_last_word()
 
     async def _tell_of_shutdown(self, service: WatcherService) -> None:
         await self._shutdown.token.wait()
