@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
 import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
-from starlette.types import Message, Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cancelable_starlette import RequestCancelationMiddleware
 from cancelable_starlette.testing import (
     DAPHNE,
     GRANIAN,
@@ -17,6 +22,7 @@ from cancelable_starlette.testing import (
     ScriptedConnection,
     ScriptedSocket,
     ServerBehaviour,
+    lifespan,
 )
 from tests.starlette.support import application, read_body, respond
 
@@ -153,3 +159,79 @@ async def test_a_client_that_does_not_read_holds_the_send(anyio_backend: object)
     await connection.run(application(handle))
 
     assert sent == ["start"]
+
+
+# --- The lifespan ------------------------------------------------------------------------------
+
+
+def failing_at(phase: str) -> ASGIApp:
+    """Make an application of Starlette, which reports a failure and raises as well."""
+
+    @contextlib.asynccontextmanager
+    async def fails(app: Starlette) -> AsyncIterator[None]:
+        if phase == "startup":
+            raise LookupError("no database")
+        yield
+        raise LookupError("no database")
+
+    return Starlette(lifespan=fails)
+
+
+@pytest.mark.parametrize("phase", ["startup", "shutdown"])
+@pytest.mark.parametrize("wrap", [lambda app: app, RequestCancelationMiddleware])
+async def test_a_lifespan_that_reports_a_failure_is_a_runtime_error(
+    anyio_backend: object, wrap: Callable[[ASGIApp], ASGIApp], phase: str
+) -> None:
+    """W20: alone, in no group, with what was raised as its cause."""
+    ran: list[bool] = []
+    with pytest.raises(RuntimeError, match=f"(?s)lifespan.{phase}.failed.*no database") as caught:
+        async with lifespan(wrap(failing_at(phase))):
+            ran.append(True)
+
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert ran == [True] * (phase == "shutdown")
+
+
+@pytest.mark.parametrize("ends", ["raises", "returns"])
+@pytest.mark.parametrize("wrap", [lambda app: app, RequestCancelationMiddleware])
+async def test_an_application_without_a_lifespan_is_run_without_one(
+    anyio_backend: object, wrap: Callable[[ASGIApp], ASGIApp], ends: str
+) -> None:
+    """W20: as servers do."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if ends == "raises":
+            assert scope["type"] == "http"
+        if scope["type"] == "http":
+            await respond(send)
+
+    connection = ScriptedConnection()
+    served = wrap(app)
+    async with lifespan(served):
+        await connection.run(served)
+
+    assert connection.status == 200
+
+
+async def test_what_a_lifespan_raises_without_a_report_comes_out_as_it_was_raised(
+    anyio_backend: object,
+) -> None:
+    """W20: at its end, whose block has run; and an error of the block goes first."""
+    raised = LookupError("mine")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        raise raised
+
+    ran: list[bool] = []
+    with pytest.raises(LookupError) as caught:
+        async with lifespan(app):
+            await wait_all_tasks_blocked()
+            ran.append(True)
+    assert caught.value is raised
+    assert ran == [True]
+
+    with pytest.raises(ZeroDivisionError):
+        async with lifespan(app):
+            raise ZeroDivisionError

@@ -23,6 +23,7 @@ while the application runs::
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -34,6 +35,8 @@ from starlette.types import ASGIApp, Message, Scope
 
 from ._scripted_server import DAPHNE, GRANIAN, HYPERCORN, SILENT, UVICORN, ServerBehaviour
 from ._scripted_socket import ScriptedSocket
+
+logger = logging.getLogger("cancelable.starlette")
 
 __all__ = [
     "DAPHNE",
@@ -361,15 +364,22 @@ class ScriptedConnection:
 async def lifespan(app: ASGIApp) -> AsyncGenerator[None]:
     """Run the lifespan of *app* around a block, as a server does around its requests.
 
+    An application that raises or returns before it has answered the startup knows no lifespan. The
+    block is then run without one, as servers do unless they are told otherwise.
+
     Args:
-        app: The application.
+        app: The application. What it raises after its startup, without a report of a failure,
+            comes out of the block as it was raised, unless the block itself raises.
 
     Raises:
-        RuntimeError: If the application reports that its start or its end failed.
+        RuntimeError: If the application reports that its start or its end failed. What it raised
+            as well is the cause.
     """
     asked: deque[Message] = deque([{"type": "lifespan.startup"}])
-    shutdown, started = anyio.Event(), anyio.Event()
-    failures: list[str] = []
+    shutdown, answered = anyio.Event(), anyio.Event()
+    reports: list[str] = []
+    crash: Exception | None = None
+    has_lifespan = False
 
     async def receive() -> Message:
         if asked:
@@ -378,34 +388,40 @@ async def lifespan(app: ASGIApp) -> AsyncGenerator[None]:
         return {"type": "lifespan.shutdown"}
 
     async def send(message: Message) -> None:
+        nonlocal has_lifespan
         if message["type"].endswith(".failed"):
-            failures.append(f"{message['type']}: {message.get('message', '')}")
+            reports.append(f"{message['type']}: {message.get('message', '')}")
         if message["type"].startswith("lifespan.startup"):
-            started.set()
+            has_lifespan = True
+            answered.set()
         await checkpoint()
 
     async def serve() -> None:
+        nonlocal crash
         try:
             await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+        except Exception as exc:
+            # Carried around the group, which would wrap it and cancel the block, as no server does.
+            if has_lifespan:
+                crash = exc
+            else:
+                logger.info("the application knows no lifespan and runs without one: %r", exc)
         finally:
-            started.set()
+            answered.set()
 
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(serve)
-        await started.wait()
+        await answered.wait()
         try:
-            _raise_if(failures)
-            yield
+            if not reports:
+                yield
         except Exception as exc:
-            # Carried around the group, which would wrap it.
             failure = exc
         shutdown.set()
     if failure is not None:
         raise failure
-    _raise_if(failures)
-
-
-def _raise_if(failures: list[str]) -> None:
-    if failures:
-        raise RuntimeError(failures[0])
+    if reports:
+        raise RuntimeError(reports[0]) from crash
+    if crash is not None:
+        raise crash
