@@ -161,6 +161,28 @@ async def test_a_client_that_does_not_read_holds_the_send(anyio_backend: object)
     assert sent == ["start"]
 
 
+@pytest.mark.parametrize("body", [b"", [], (), [b""]])
+async def test_an_empty_body_arrives(anyio_backend: object, body: bytes | list[bytes]) -> None:
+    """W20: as one message, whatever was given."""
+    messages: list[Message] = []
+    connection = ScriptedConnection("POST", body=body)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        messages.extend(await read_body(receive))
+        await respond(send)
+
+    with anyio.fail_after(5):
+        await connection.run(application(handle))
+    assert messages == [{"type": "http.request", "body": b"", "more_body": False}]
+
+
+@pytest.mark.parametrize("body", ["text", bytearray(b"ab"), ["a", "b"], [b"a", 3]])
+def test_a_body_of_another_kind_is_refused(body: object) -> None:
+    """A mistake is an error where it is made."""
+    with pytest.raises(TypeError, match="`body`"):
+        ScriptedConnection("POST", body=body)  # type: ignore[arg-type]
+
+
 # --- The lifespan ------------------------------------------------------------------------------
 
 

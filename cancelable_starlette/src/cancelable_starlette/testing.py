@@ -28,6 +28,7 @@ import math
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -101,13 +102,14 @@ class ScriptedConnection:
             send_errors: What the first, second, ... ``send()`` raises; None for nothing.
 
         Raises:
+            TypeError: If the body is of neither kind.
             ValueError: If a time is negative or no number.
         """
         for name, value in (("pause", pause), ("leave_after", leave_after)):
             if value is not None and not 0 <= value < math.inf:
                 msg = f"`{name}` must be 0 or more seconds, not {value!r}"
                 raise ValueError(msg)
-        self._chunks = [body] if isinstance(body, bytes) else list(body)
+        self._chunks = _chunks_of(body)
         self._pause = pause
         self._server = server
         self._leave_after = leave_after
@@ -358,6 +360,15 @@ class ScriptedConnection:
             "client": ("192.0.2.1", 50000),
             "server": ("192.0.2.2", 80),
         }
+
+
+def _chunks_of(body: bytes | Iterable[object]) -> list[bytes]:
+    chunks = [body] if isinstance(body, bytes) else list(body)
+    if not all(isinstance(chunk, bytes) for chunk in chunks):
+        msg = f"`body` must be bytes, or a sequence of bytes, not {body!r}"
+        raise TypeError(msg)
+    # A server has a message for an empty body as well.
+    return cast(list[bytes], chunks) or [b""]
 
 
 @asynccontextmanager
