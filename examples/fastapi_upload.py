@@ -1,8 +1,8 @@
 """An upload that reports its progress.
 
-Serve it with ``uvicorn fastapi_upload:app`` in a folder that has a folder ``uploads``. A real
-program checks the name first, as ``fastapi_upload_cleanup.py`` does, which also takes back the
-file of an upload that was cancelled.
+It needs ``python-multipart``. Serve it with ``uvicorn fastapi_upload:app`` in a folder that has a
+folder ``uploads``. A real program checks the name first, as ``fastapi_upload_cleanup.py`` does,
+which also takes back the file of an upload that was cancelled.
 """
 # The file is opened in the loop, as short programs do.
 # ruff: noqa: ASYNC230

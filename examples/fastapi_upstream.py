@@ -1,7 +1,8 @@
 """A request to another server that is closed when its own client leaves.
 
-Serve it with ``UPSTREAM=https://example.org uvicorn fastapi_upstream:app``. httpx is cancelled like
-any other code: it closes its connection, so that the other server can stop as well.
+It needs ``httpx``. Serve it with ``UPSTREAM=https://example.org uvicorn fastapi_upstream:app``.
+httpx is cancelled like any other code: it closes its connection, so that the other server can stop
+as well.
 """
 
 import os
