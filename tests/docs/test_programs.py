@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio
 import pytest
@@ -78,3 +80,29 @@ def test_a_block_says_what_it_is(page: str) -> None:
     """Code in a fence without a language would be run by nobody."""
     known = {"python", "diff", "sh", "text", "toml"}
     assert [block.line for block in blocks_of(page) if block.language not in known] == []
+
+
+GIVEN = {"anyio", "starlette", "fastapi", "cancelable", "cancelable_starlette", "cancelable_fastapi"}
+"""What whoever serves an example has, beside a server."""
+
+HIDDEN = {"UploadFile": "python-multipart", "Form": "python-multipart", "WebSocket": "websockets"}
+"""What a name needs that is imported from what one has."""
+
+EXAMPLES = sorted(path for path in ROOT.glob("examples/*.py") if not path.stem.startswith("demo"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_says_what_else_it_needs(path: Path) -> None:
+    """In its first lines, as the list of the examples promises."""
+    program = ast.parse(path.read_text())
+    needed: set[str] = set()
+    for node in ast.walk(program):
+        if isinstance(node, ast.Import):
+            needed.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            needed.add(str(node.module).partition(".")[0])
+            needed.update(HIDDEN[alias.name] for alias in node.names if alias.name in HIDDEN)
+    needed -= GIVEN | set(sys.stdlib_module_names)
+
+    first_lines = ast.get_docstring(program) or ""
+    assert [name for name in sorted(needed) if f"``{name}" not in first_lines] == []
