@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import signal
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import cast
 
 import anyio
 import anyio.lowlevel
@@ -27,6 +28,7 @@ from cancelable import (
     OperationStatus,
     ParentCancelation,
     SignalCancelation,
+    SignalSource,
     TimeoutCancelation,
     cancelable,
     cancelable_combine,
@@ -342,11 +344,91 @@ def test_a_plain_function_is_refused_with_advice() -> None:
         cancelable(classmethod(lambda cls: None))  # type: ignore[call-overload]
 
 
+async def test_what_needs_no_argument_needs_no_parentheses() -> None:
+    """On a function and on a method; with a timeout or a name it is as before."""
+
+    class Job:
+        @cancelable_method
+        async def named(self, cancelable: Cancelable | None = None) -> str | None:
+            return None if cancelable is None else cancelable.name
+
+        @with_current_operation
+        async def given(self, number: int, operation: Cancelable | None = None) -> object:
+            return operation
+
+    @with_current_operation
+    async def given(operation: Cancelable | None = None) -> object:
+        return operation
+
+    @cancelable_with_signal
+    async def stoppable(cancelable: Cancelable | None = None) -> object:
+        return cancelable and cancelable._sources
+
+    assert await Job().named() == "Job.named"
+    assert await given() is None
+    async with Cancelable() as around:
+        assert await given() is around
+        assert await Job().given(1) is around
+    (source,) = cast("tuple[SignalSource]", await stoppable())
+    assert source.signals == (signal.SIGINT, signal.SIGTERM)
+    assert given.__name__ == "given"
+    for decorator in (cancelable_method, cancelable_with_signal, with_current_operation):
+        with pytest.raises(TypeError, match="is not async"):
+            cast("Callable[..., object]", decorator)(lambda: None)
+        with pytest.raises(TypeError, match="below @classmethod"):
+            decorator(classmethod(lambda cls: None))  # type: ignore[call-overload]
+
+
+async def test_what_needs_an_argument_refuses_a_function_in_its_place() -> None:
+    """The error says what to write."""
+
+    async def work(number: int) -> None:
+        pytest.fail("called")
+
+    async def no_parameter() -> None:
+        pytest.fail("called")
+
+    async def pages() -> AsyncIterator[int]:
+        yield pytest.fail("called")
+
+    decorators: dict[str, Callable[..., object]] = {
+        r"cancelable_with_token\(token\)": cancelable_with_token,
+        r"cancelable_combine\(operation, another\)": cancelable_combine,
+        r"with_cancelable\(operation\)": with_cancelable,
+    }
+    for usage, decorator in decorators.items():
+        for function in (work, no_parameter, staticmethod(work)):
+            with pytest.raises(TypeError, match=f"needs an argument: write `@{usage}`"):
+                decorator(function)
+    for unfit in (work, pages):
+        with pytest.raises(TypeError, match=r"write `@cancelable_with_condition\(condition\)`"):
+            cancelable_with_condition(cast("Callable[[], bool]", unfit))
+    # This one may be a condition: it is told apart when it is called.
+    decorated: Callable[..., object] = cancelable_with_condition(
+        cast("Callable[[], bool]", no_parameter)
+    )
+    for arguments in ((), (1,), (no_parameter, no_parameter)):
+        with pytest.raises(TypeError, match="the decorator needs a condition"):
+            decorated(*arguments)
+
+
+async def test_a_partial_is_decorated_as_a_method_too() -> None:
+    """What has no name of its own runs in an operation with the name of its class."""
+
+    async def name_of(number: int, cancelable: Cancelable | None = None) -> str | None:
+        return None if cancelable is None else cancelable.name
+
+    assert await cancelable_method()(partial(name_of, 1))() == "partial"
+    assert await cancelable_method(name="mine")(partial(name_of, 1))() == "mine"
+
+
 def test_bad_settings_are_refused_where_they_are_given() -> None:
     """At the decorator, not at a call."""
     for timeout in (0, -1, float("nan")):
         with pytest.raises(ValueError, match="timeout"):
             cancelable(timeout=timeout)
+        with pytest.raises(ValueError, match="timeout"):
+            cancelable_method(timeout=timeout)
     with pytest.raises(TypeError, match="token"):
         cancelable_with_token("stop")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="check_interval"):

@@ -249,6 +249,10 @@ class Service:
     async def method(self, a: int) -> str:
         return ""
 
+    @cancelable_method
+    async def bare_method(self, a: int) -> str:
+        return ""
+
     @classmethod
     @cancelable(timeout=1)
     async def of_class(cls, a: int) -> str:
@@ -267,6 +271,7 @@ async def decorates(token: CancelationToken, cancel: Cancelable) -> None:
     async for letter in generator(1):
         assert_type(letter, str)
     assert_type(await Service().method(1), str)
+    assert_type(await Service().bare_method(1), str)
     assert_type(await Service.of_class(1), str)
     assert_type(await Service.of_nobody(1), str)
     assert_type(await cancelable_with_token(token)(add)(1, b=2), int)
@@ -275,6 +280,8 @@ async def decorates(token: CancelationToken, cancel: Cancelable) -> None:
     assert_type(await cancelable_combine(cancel)(add)(1, b=2), int)
     assert_type(await with_cancelable(cancel, inject=True)(add)(1, b=2), int)
     assert_type(await with_current_operation()(add)(1, b=2), int)
+    assert_type(await with_current_operation(add)(1, b=2), int)
+    assert_type(await cancelable_with_signal(add)(1, b=2), int)
     assert_type(await with_timeout(1, add(1, b=2)), int)
     assert_type(await cancel.wrap(add)(1, b=2), int)
 

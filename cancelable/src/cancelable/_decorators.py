@@ -28,6 +28,11 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
 INJECTED = "cancelable"
 """The parameter that takes the operation, where a function has it."""
 
+NO_CONDITION = (
+    "the decorator needs a condition, which is asked without arguments: write "
+    "`@cancelable_with_condition(condition)` above the function"
+)
+
 
 @overload
 def cancelable(function: FunctionT, /) -> FunctionT: ...
@@ -78,14 +83,23 @@ def cancelable(
     return _decorator(make, name, inject_param)
 
 
+@overload
+def cancelable_method(function: FunctionT, /) -> FunctionT: ...
+@overload
 def cancelable_method(
     timeout: float | timedelta | None = None,
     name: str | None = None,
     register_globally: bool = False,
-) -> Callable[[FunctionT], FunctionT]:
+) -> Callable[[FunctionT], FunctionT]: ...
+def cancelable_method(
+    timeout: FunctionT | float | timedelta | None = None,
+    name: str | None = None,
+    register_globally: bool = False,
+) -> FunctionT | Callable[[FunctionT], FunctionT]:
     """Run each call of an async method inside an operation of its own; see ``cancelable``.
 
-    The operation has the qualified name of the method (``Class.method``) unless one is given.
+    With or without parentheses. The operation has the qualified name of the method
+    (``Class.method``) unless one is given.
 
     Args:
         timeout: Seconds for one call.
@@ -96,11 +110,18 @@ def cancelable_method(
         TypeError: If the method is not async, or an argument is of the wrong kind.
         ValueError: If the timeout is not above zero.
     """
+    _refuse_wrapped(timeout)
+    if callable(timeout):
+        return cancelable_method()(timeout)
+    allowed = None if timeout is None else limit(timeout, "timeout")
+    _check_names(None, name, None)
 
     def decorate(function: FunctionT) -> FunctionT:
         _refuse_plain(function)
-        named = name or function.__qualname__.rpartition("<locals>.")[2]
-        return cancelable(timeout, name=named, register_globally=register_globally)(function)
+        # What is no function, such as a partial, has the name of its class.
+        qualified = str(getattr(function, "__qualname__", type(function).__name__))
+        named = name or qualified.rpartition("<locals>.")[2]
+        return cancelable(allowed, name=named, register_globally=register_globally)(function)
 
     return decorate
 
@@ -124,6 +145,7 @@ def cancelable_with_token(
     Raises:
         TypeError: If it is no token, or the function is not async.
     """
+    _refuse_bare(token, "cancelable_with_token(token)")
     checked_token(token, "token")
     _check_names(operation_id, name, inject_param)
 
@@ -133,14 +155,26 @@ def cancelable_with_token(
     return _decorator(make, name, inject_param)
 
 
+@overload
+def cancelable_with_signal(function: FunctionT, /) -> FunctionT: ...
+@overload
 def cancelable_with_signal(
     *signals: int,
     operation_id: str | None = None,
     name: str | None = None,
     register_globally: bool = False,
     inject_param: str | None = INJECTED,
-) -> Callable[[FunctionT], FunctionT]:
+) -> Callable[[FunctionT], FunctionT]: ...
+def cancelable_with_signal(
+    *signals: int | FunctionT,
+    operation_id: str | None = None,
+    name: str | None = None,
+    register_globally: bool = False,
+    inject_param: str | None = INJECTED,
+) -> FunctionT | Callable[[FunctionT], FunctionT]:
     """Run each call inside an operation that signals stop; see ``cancelable``.
+
+    With or without parentheses.
 
     Args:
         signals: Signals; SIGINT and SIGTERM if none is given.
@@ -153,7 +187,11 @@ def cancelable_with_signal(
         TypeError: If a signal is no number, or the function is not async.
         ValueError: If this platform knows no such signal.
     """
-    known = SignalSource(*signals).signals
+    if len(signals) == 1:
+        _refuse_wrapped(signals[0])
+        if callable(signals[0]):
+            return cancelable_with_signal()(signals[0])
+    known = SignalSource(*cast("tuple[int, ...]", signals)).signals
     _check_names(operation_id, name, inject_param)
 
     def make(name: str) -> Cancelable:
@@ -189,6 +227,7 @@ def cancelable_with_condition(
         ValueError: If the interval is not above zero.
     """
     # Bad arguments are refused here, not at a call.
+    _refuse_bare_condition(condition)
     ConditionSource(condition, check_interval, condition_name)
     _check_names(operation_id, name, inject_param)
 
@@ -202,7 +241,16 @@ def cancelable_with_condition(
             register_globally=register_globally,
         )
 
-    return _decorator(make, name, inject_param)
+    decorator = _decorator(make, name, inject_param)
+
+    def decorate(*functions: FunctionT) -> FunctionT:
+        # An async function without parameters may be a condition, or one to be decorated: the
+        # call without a function to decorate tells.
+        if len(functions) != 1 or not callable(functions[0]):
+            raise TypeError(NO_CONDITION)
+        return decorator(functions[0])
+
+    return decorate
 
 
 def cancelable_combine(
@@ -227,6 +275,8 @@ def cancelable_combine(
     Raises:
         TypeError: If one of them is no Cancelable, or the function is not async.
     """
+    if len(cancelables) == 1:
+        _refuse_bare(cancelables[0], "cancelable_combine(operation, another)")
     Cancelable.check_combinable(cancelables)
     _check_names(operation_id, name, inject_param)
 
@@ -255,6 +305,7 @@ def with_cancelable(
     Raises:
         TypeError: If it is no Cancelable, or the function is not async.
     """
+    _refuse_bare(cancel, "with_cancelable(operation)")
     Cancelable.check_combinable((cancel,))
     _check_names(None, None, inject_param)
 
@@ -282,17 +333,28 @@ def with_cancelable(
     return decorate
 
 
+@overload
+def with_current_operation(function: Callable[P, Awaitable[R]], /) -> Callable[P, Awaitable[R]]: ...
+@overload
 def with_current_operation(
     inject_param: str = "operation",
-) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]: ...
+def with_current_operation(
+    inject_param: Callable[P, Awaitable[R]] | str = "operation",
+) -> Callable[P, Awaitable[R]] | Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
     """Give an async function the operation in whose block it is called, or None.
+
+    With or without parentheses.
 
     Args:
         inject_param: The parameter that takes it.
 
     Raises:
-        TypeError: If the function is not async.
+        TypeError: If the function is not async, or the parameter is no text.
     """
+    _refuse_wrapped(inject_param)
+    if callable(inject_param):
+        return with_current_operation()(inject_param)
     _check_names(None, None, inject_param)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
@@ -499,6 +561,27 @@ def _refuse_wrapped(function: object) -> None:
     if isinstance(function, (classmethod, staticmethod)):
         msg = "put the decorator below @classmethod or @staticmethod"
         raise TypeError(msg)
+
+
+def _refuse_bare(argument: object, usage: str) -> None:
+    """Refuse a function in the place of the argument that a decorator needs."""
+    if inspect.isroutine(argument) or isinstance(argument, (classmethod, staticmethod)):
+        msg = f"the decorator needs an argument: write `@{usage}` above the function"
+        raise TypeError(msg)
+
+
+def _refuse_bare_condition(condition: object) -> None:
+    """Refuse a function that is to be decorated, where it can be told from a condition."""
+    if not inspect.isfunction(condition):
+        return
+    needed = [
+        parameter
+        for parameter in inspect.signature(condition).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if needed or inspect.isasyncgenfunction(condition):
+        raise TypeError(NO_CONDITION)
 
 
 def _refuse_plain(function: Callable[..., object]) -> None:
