@@ -304,6 +304,30 @@ async def test_a_scenario_plays_its_steps_beside_the_operation() -> None:
     assert "step 2" in caught.value.__notes__[0]
 
 
+async def test_a_scenario_gives_the_operation_to_a_function_that_takes_it() -> None:
+    """By the name of the parameter, as decorators do; what the test gives itself stands."""
+    seen: list[object] = []
+
+    async def takes_none(number: int) -> None:
+        seen.append(number)
+
+    async def takes_any(**others: object) -> None:
+        seen.append(others)
+
+    async def takes_it(number: int, cancelable: Cancelable | None = None) -> None:
+        seen.append(cancelable)
+
+    scenario = CancelationScenario("plain")
+    with anyio.fail_after(5):
+        await scenario.run(takes_none, 7)
+        await scenario.run(takes_any, color="red")
+        recorder = await scenario.run(takes_it, 7)
+        await scenario.run(takes_it, 7, cancelable=None)
+        await scenario.run(takes_it, 7, None)
+    (operation,) = recorder.operations.values()
+    assert seen == [7, {"color": "red"}, operation, None, None]
+
+
 async def test_a_status_in_an_assertion_may_be_a_text() -> None:
     """And one that does not exist is refused where it is given, not as a check that failed."""
     with anyio.fail_after(5):

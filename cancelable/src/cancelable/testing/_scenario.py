@@ -9,6 +9,7 @@ from typing import Self
 import anyio
 
 from .._cancelable import Cancelable
+from .._decorators import INJECTED, _inject, _place_of
 from .._reason import CancelationReason
 from .._status import OperationStatus
 from ..exceptions import CancelationError
@@ -114,7 +115,8 @@ class CancelationScenario:
         """Run an async function inside an operation, and the steps beside it.
 
         Args:
-            operation: The function; it gets the operation as ``cancelable=``.
+            operation: The function; a parameter called ``cancelable`` gets the operation, unless
+                it is among the arguments.
             args: Its arguments.
             kwargs: Its keyword arguments.
 
@@ -126,13 +128,14 @@ class CancelationScenario:
         """
         token, recorder = MockCancelationToken(), OperationRecorder()
         cancel = Cancelable.with_token(token, name=self.name)
+        _inject(kwargs, args, _place_of(operation, INJECTED), cancel)
         recorder.attach(cancel)
         failures: list[AssertionError] = []
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._play, cancel, token, recorder, failures)
             try:
                 async with cancel:
-                    await operation(*args, cancelable=cancel, **kwargs)
+                    await operation(*args, **kwargs)
             except CancelationError as error:
                 if error.operation_id != cancel.operation_id:
                     raise
