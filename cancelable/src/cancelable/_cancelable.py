@@ -23,7 +23,7 @@ from ._metadata import checked_metadata
 from ._move_on import MoveOn
 from ._progress import Progress, ProgressCallback, ProgressFeed
 from ._reason import CancelationReason
-from ._seconds import limit as bound, seconds, zero_or_more
+from ._seconds import grace_of, limit as bound, seconds
 from ._status import OperationStatus
 from ._token import CancelationToken, checked_token
 from ._update import ProgressUpdate
@@ -101,7 +101,7 @@ class Cancelable(Block):
             operation_id,
             name,
             None if metadata is None else dict(metadata),
-            0.0 if grace is None else zero_or_more(grace, "grace"),
+            grace_of(grace),
             register_globally,
             parent is ...,
         )

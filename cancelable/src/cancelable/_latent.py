@@ -24,7 +24,7 @@ from ._log import logger
 from ._loop import call_soon, current_loop
 from ._operation import OperationToken, nobody
 from ._registry import OperationRegistry, registry_here
-from ._seconds import moment, seconds, zero_or_more
+from ._seconds import grace_of, moment, seconds
 from ._single import Single
 from ._token import Listener
 
@@ -101,7 +101,7 @@ class LatentOperation(Single):
         """
         # Floats are looked at in passing, since this is made for each request.
         if not (type(timeout) is type(grace) is float and timeout == timeout and grace >= 0):
-            timeout, grace = seconds(timeout, "timeout"), zero_or_more(grace, "grace")
+            timeout, grace = seconds(timeout, "timeout"), grace_of(grace)
         self._loop = loop = current_loop()
         self.native_loop = loop.native_token
         self.timeout = timeout

@@ -88,6 +88,11 @@ def zero_or_more(value: SupportsFloat | timedelta | None, name: str) -> float:
     return number
 
 
+def grace_of(value: SupportsFloat | timedelta | None) -> float:
+    """Return the ``grace`` of an operation, in seconds: zero for None; see ``zero_or_more``."""
+    return 0.0 if value is None else zero_or_more(value, "grace")
+
+
 def moment(value: SupportsFloat, name: str) -> float:
     """Return a time on anyio's clock as a float.
 
