@@ -265,7 +265,7 @@ class Cancelable(Block):
         Deadlines (the earliest counts) and tokens of the others are taken over, and asking
         one of the others to stop asks this one. The cause that comes first is kept. The grace
         is this operation's own, also where the other one is asked with another. Of one that
-        has ended only counts what it was asked before.
+        has ended, only what it was asked before counts.
 
         Args:
             others: Operations; only this one is entered.
