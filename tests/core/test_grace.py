@@ -11,6 +11,7 @@ from cancelable import (
     CancelationReason,
     CancelationToken,
     ManualCancelation,
+    OperationRegistry,
     OperationStatus,
     ParentCancelation,
     TimeoutCancelation,
@@ -113,6 +114,182 @@ async def test_wait_cancelling_wakes_at_the_deadline(moved: bool) -> None:
                 await anyio.sleep(3600)
     assert told == [(2, CancelationReason.TIMEOUT)]
     assert watch.seconds == 7
+
+
+# -- those who listen hear of a deadline as it passes -----------------------------------------
+
+
+class Told:
+    """What the token of an operation told, and after how many seconds."""
+
+    def __init__(self) -> None:
+        self.watch = Watch()
+        self.times: list[float] = []
+
+    def listen(self, operation: Cancelable) -> None:
+        operation.token.on_cancel(self.hear)
+
+    def hear(self, token: CancelationToken) -> None:
+        assert token.reason in (CancelationReason.TIMEOUT, CancelationReason.PARENT)
+        self.times.append(self.watch.seconds)
+
+
+@pytest.mark.parametrize("when", ["before the entry", "in the block", "in its grace"])
+async def test_a_listener_hears_of_a_deadline_as_it_passes(when: str) -> None:
+    """Once, and not only when the block is cut, although nobody else asks. (S6, S19)"""
+    told = Told()
+    operation = Cancelable.with_timeout(2, grace=5)
+    if when == "before the entry":
+        told.listen(operation)
+    with pytest.raises(TimeoutCancelation):
+        async with operation:
+            if when == "in the block":
+                told.listen(operation)
+            await anyio.sleep(3)
+            if when == "in its grace":
+                told.listen(operation)
+            await anyio.sleep(3600)
+    assert told.times == [3 if when == "in its grace" else 2]
+    assert told.watch.seconds == 7
+
+
+@pytest.mark.parametrize(
+    ("steps", "heard_at"),
+    [
+        ([(0, 1)], [1]),
+        ([(0, 4)], [4]),
+        ([(1, 3), (1, 3), (1, 6)], [9]),
+        ([(0, 9), (0, 3)], [3]),
+        ([(1, float("inf"))], []),
+        ([(1, float("inf")), (10, 3)], [14]),
+    ],
+)
+async def test_a_listener_hears_of_a_deadline_that_moves(
+    steps: list[tuple[float, float]], heard_at: list[float]
+) -> None:
+    """At the time to which it was moved last."""
+    told = Told()
+    async with Cancelable.with_timeout(2, grace=100) as operation:
+        told.listen(operation)
+        for pause, seconds in steps:
+            await anyio.sleep(pause)
+            operation.deadline = anyio.current_time() + seconds
+        await anyio.sleep(50)
+    assert told.times == heard_at
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_listener_that_comes_when_the_others_have_gone_hears_in_time(again: bool) -> None:
+    """Although the deadline was moved while nobody listened."""
+    told = Told()
+    async with Cancelable.with_timeout(9, grace=100) as operation:
+        gone = operation.token.on_cancel(told.hear)
+        await anyio.sleep(1)
+        gone.unregister()
+        operation.deadline = anyio.current_time() + 2
+        if again:
+            told.listen(operation)
+        await anyio.sleep(50)
+    assert told.times == ([3] if again else [])
+
+
+@pytest.mark.parametrize("own_task", [False, True])
+async def test_a_listener_below_hears_of_a_deadline_above(own_task: bool) -> None:
+    """The deadline of a parent is one of the child's too, and it may move."""
+    told = Told()
+
+    async def child() -> None:
+        async with Cancelable() as operation:
+            told.listen(operation)
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(20)
+            await anyio.lowlevel.checkpoint()
+
+    async def move(parent: Cancelable) -> None:
+        await anyio.sleep(1)
+        parent.deadline = anyio.current_time() + 2
+
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable.with_timeout(9) as parent, anyio.create_task_group() as tasks:
+            tasks.start_soon(move, parent)
+            if own_task:
+                tasks.start_soon(child)
+            else:
+                await child()
+            await anyio.sleep(3600)
+    assert told.times == [3]
+
+
+async def test_what_follows_a_token_stops_at_the_deadline_of_its_operation() -> None:
+    """Although the block of that one goes on, held in a shield."""
+    watch = Watch()
+    stopped: list[float] = []
+    leader = Cancelable.with_timeout(2)
+
+    async def follow() -> None:
+        with pytest.raises(TimeoutCancelation):
+            async with Cancelable.with_token(leader.token, parent=None):
+                await anyio.sleep(3600)
+        stopped.append(watch.seconds)
+
+    async with anyio.create_task_group() as tasks:
+        with pytest.raises(TimeoutCancelation):
+            async with leader:
+                tasks.start_soon(follow)
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(10)
+                await anyio.lowlevel.checkpoint()
+    assert stopped == [2]
+
+
+async def test_who_watches_an_operation_sees_that_its_deadline_has_passed() -> None:
+    """As with a cancel: running, cancelling, cancelled."""
+    registry = OperationRegistry()
+    watch = Watch()
+    seen: list[tuple[OperationStatus, float]] = []
+
+    async def follow() -> None:
+        async with registry.watch("watched") as records:
+            async for record in records:
+                seen.append((record.status, watch.seconds))
+
+    operation = Cancelable.with_timeout(2, operation_id="watched", grace=5)
+    registry.register(operation)
+    async with anyio.create_task_group() as tasks:
+        async with operation.move_on():
+            tasks.start_soon(follow)
+            await anyio.sleep(3600)
+    assert seen == [
+        (OperationStatus.RUNNING, 0),
+        (OperationStatus.CANCELLING, 2),
+        (OperationStatus.CANCELLED, 7),
+    ]
+
+
+async def test_nothing_is_left_of_an_alarm_when_the_block_ends() -> None:
+    """No timer, no task, and nobody is told."""
+    told = Told()
+    async with Cancelable.with_timeout(2) as operation:
+        told.listen(operation)
+        await anyio.wait_all_tasks_blocked()
+        assert "alarm" in operation.__dict__
+    assert "alarm" not in operation.__dict__
+    await anyio.sleep(10)
+    assert told.times == []
+
+
+async def test_an_operation_that_nobody_listens_to_has_no_alarm() -> None:
+    """Nor has one without a deadline, nor one whose token is only waited for."""
+    async with Cancelable.with_timeout(2, grace=9) as operation:
+        assert operation.token.reason is None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(operation.wait_cancelling)
+            await anyio.wait_all_tasks_blocked()
+            assert "alarm" not in operation.__dict__
+    async with Cancelable() as operation:
+        operation.token.on_cancel(lambda _: None)
+        await anyio.wait_all_tasks_blocked()
+        assert "alarm" not in operation.__dict__
 
 
 @pytest.mark.parametrize(("second", "cut_at"), [(1, 3), (0, 2), (30, 10), (None, 10)])

@@ -344,6 +344,18 @@ async def test_the_error_of_a_deadline_that_was_moved_tells_the_time_from_the_en
     assert raised.value.timeout_seconds == pytest.approx(5)
 
 
+async def test_who_listens_to_its_token_hears_of_its_deadline_as_it_passes(
+    registry: OperationRegistry,
+) -> None:
+    """And not only when the block is cut. (S6, S19)"""
+    heard_at: list[float] = []
+    with pytest.raises(TimeoutCancelation):
+        async with Visit(timeout=3, grace=2) as visit:
+            visit.token.on_cancel(lambda _: heard_at.append(anyio.current_time()))
+            await anyio.sleep_forever()
+    assert heard_at == [visit.began_at + 3]
+
+
 async def test_its_deadline_is_known_before_the_loop_has_noticed(
     registry: OperationRegistry,
 ) -> None:

@@ -336,6 +336,8 @@ class Block(Operation):
             token._listen(self, self._token_was_cancelled)
         if self._causes or self._timeout <= 0:
             self._stop_at_once(clock())
+        if self._has_more:
+            self._set_alarm()
         if logger.isEnabledFor(DEBUG):
             self._is_traced = True
             logger.debug("operation %s entered", self.label)
@@ -732,6 +734,7 @@ class Block(Operation):
         if keeper is not None:
             keeper.left(self)
         if self._has_more:
+            self._drop_alarm()
             self._tell_the_end()
             self._end_progress()
             # The token lives on with those who hold it; it does not need the operation, and

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -20,7 +20,12 @@ if TYPE_CHECKING:  # anyio.abc brings sockets in, which a program may not need
     from anyio.lowlevel import EventLoopToken
 
 
+class _AsyncioHandle(Protocol):
+    def cancel(self) -> object: ...
+
+
 class _AsyncioLoop(Protocol):
+    def call_at(self, when: float, callback: Callable[[], object], /) -> _AsyncioHandle: ...
     def call_soon_threadsafe(self, callback: Callable[[], object], /) -> object: ...
     def is_closed(self) -> bool: ...
     def time(self) -> float: ...
@@ -39,6 +44,7 @@ class _TrioClock(Protocol):
 
 
 class _TrioLowLevel(Protocol):
+    def spawn_system_task(self, function: Callable[[], Awaitable[None]], /) -> object: ...
     def current_clock(self) -> _TrioClock: ...
     def current_trio_token(self) -> object: ...
     def current_task(self) -> object: ...
@@ -65,6 +71,7 @@ class Loop:
 
     __slots__ = (
         "backend",
+        "call_at",
         "call_soon",
         "clock",
         "count_cancels",
@@ -83,6 +90,7 @@ class Loop:
         self.clock: Callable[[], float]
         self.count_cancels: Callable[[], int]
         self.current_task: Callable[[], object]
+        self.call_at: Callable[[float, Callable[[], object]], Callable[[], object]]
         self.call_soon: Callable[[Callable[[], object]], bool]
         self.running: Callable[[], object]
         self.rival: str | None
@@ -94,6 +102,7 @@ class Loop:
             self.count_cancels = partial(_count_cancels, asyncio.current_task)
             self.running = asyncio._get_running_loop
             self.rival = "trio"
+            self.call_at = partial(_call_at_on_asyncio, loop)
             self.call_soon = partial(_call_soon_on_asyncio, loop)
         else:
             lowlevel = cast(_TrioLowLevel, sys.modules["trio"].lowlevel)
@@ -102,6 +111,7 @@ class Loop:
             self.count_cancels = int  # zero
             self.running = partial(_running_trio, lowlevel.current_trio_token)
             self.rival = None
+            self.call_at = partial(_call_at_on_trio, lowlevel, self.scope_class)
             self.call_soon = partial(_call_soon_on_trio, cast(_TrioToken, self.native_token))
 
 
@@ -196,6 +206,35 @@ def _count_cancels(current_task: Callable[[], object]) -> int:
     return -1 if getattr(task, "_must_cancel", False) else task.cancelling()
 
 
+class Alarm:
+    """One call at a time of a loop's clock.
+
+    Attributes:
+        when: That time.
+    """
+
+    __slots__ = ("_loop", "_take_back", "when")
+
+    def __init__(self, loop: Loop, when: float, callback: Callable[[], object]) -> None:
+        """Have *loop* run a callback at a time of its clock; to be called in that loop.
+
+        It costs a timer on asyncio, and on Trio, which has none to be had outside of a task, a
+        system task.
+
+        Args:
+            loop: The loop.
+            when: The time.
+            callback: What to run there. It must not raise.
+        """
+        self._loop = loop
+        self._take_back = loop.call_at(when, callback)
+        self.when = when
+
+    def take_back(self) -> None:
+        """Have nothing called; safe from any thread, and harmless behind the call."""
+        call_soon(self._loop, self._take_back)
+
+
 def _running_trio(current: Callable[[], object]) -> object:
     """Return the token of Trio's run; None where it is in no run, or may be a guest in one."""
     asyncio = sys.modules.get("asyncio")
@@ -215,6 +254,35 @@ def _call_soon_on_asyncio(loop: _AsyncioLoop, callback: Callable[[], object]) ->
             return False
         raise
     return True
+
+
+def _call_at_on_asyncio(
+    loop: _AsyncioLoop, when: float, callback: Callable[[], object]
+) -> Callable[[], object]:
+    return loop.call_at(when, callback).cancel
+
+
+def _call_at_on_trio(
+    lowlevel: _TrioLowLevel,
+    scope_class: type[anyio.CancelScope],
+    when: float,
+    callback: Callable[[], object],
+) -> Callable[[], object]:
+    scope = scope_class(deadline=when)
+    callbacks = [callback]
+
+    async def wait_and_call() -> None:
+        with scope:
+            await anyio.sleep_forever()
+        for each in callbacks:
+            each()
+
+    def take_back() -> None:
+        callbacks.clear()
+        scope.cancel()
+
+    lowlevel.spawn_system_task(wait_and_call)
+    return take_back
 
 
 def _call_soon_on_trio(token: _TrioToken, callback: Callable[[], object]) -> bool:

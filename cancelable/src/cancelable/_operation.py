@@ -24,7 +24,7 @@ from ._cause import Cause
 from ._context import OperationContext
 from ._hold import Hold
 from ._ids import checked_id, new_id
-from ._loop import Loop, call_soon, current_loop
+from ._loop import Alarm, Loop, call_soon, current_loop
 from ._outcome import CancelOutcome
 from ._progress import Progress
 from ._reason import CancelationReason
@@ -33,7 +33,7 @@ from ._seconds import moment, seconds as duration, zero_or_more
 from ._single import Single
 from ._status import OperationStatus
 from ._text import checked_text
-from ._token import CancelationToken, set_event
+from ._token import CancelationToken, Listener, set_event
 from ._update import ProgressUpdate
 from .exceptions import CancelationError
 
@@ -510,11 +510,52 @@ class Operation(Awaited, Single):
             token: OperationToken | None = operation.__dict__.get("token")
             if token is not None:
                 token.wake_waiters()
+                operation._set_alarm()
             for child in list(operation._children):
                 if child._native is self._native:
                     waiting.append(child)
                 elif child._loop is not None:
                     call_soon(child._loop, child._retime)
+
+    def _is_listened_to(self) -> None:
+        """Take note of a listener of the token; it may come from any thread."""
+        loop = self._loop
+        if loop is None or self._causes or "alarm" in self.__dict__:
+            return
+        if self._earliest()._deadline != math.inf:
+            call_soon(loop, self._set_alarm)
+
+    def _set_alarm(self) -> None:
+        """Have the nearest deadline noticed as it passes; runs in the loop of the operation.
+
+        For those who listen to the token: otherwise a deadline is noticed when somebody asks.
+        An alarm that comes too early is set anew then, so that a deadline that is put off
+        again and again costs nothing.
+        """
+        loop = self._loop
+        token: OperationToken | None = self.__dict__.get("token")
+        if loop is None or token is None or self._causes or self._ending is not None:
+            return
+        alarm: Alarm | None = self.__dict__.get("alarm")
+        if alarm is None and not token._listeners:
+            return
+        owner = self._earliest()
+        when = self._translate(owner._deadline, owner)
+        if when == math.inf or (alarm is not None and alarm.when <= when):
+            return
+        if alarm is not None:
+            alarm.take_back()
+        self._keeping()["alarm"] = Alarm(loop, when, self._hear_the_alarm)
+
+    def _hear_the_alarm(self) -> None:
+        self._drop_alarm()
+        self._notice_deadline()
+        self._set_alarm()
+
+    def _drop_alarm(self) -> None:
+        alarm: Alarm | None = self.__dict__.pop("alarm", None)
+        if alarm is not None:
+            alarm.take_back()
 
     def _let_go(self, parent: Operation) -> None:
         """Go on without a parent that has ended: its deadline is gone, what it asked stands.
@@ -935,8 +976,8 @@ class Operation(Awaited, Single):
         """The token of this operation alone: cancelling it cancels the operation.
 
         It is cancelled when the operation is asked to stop, for whatever reason; its deadline
-        counts as well. Give it to code that shall be able to stop this operation, or to a
-        thread that shall notice.
+        counts as well, and those who listen hear of it when it passes. Give it to code that
+        shall be able to stop this operation, or to a thread that shall notice.
         """
         known: OperationToken | None = self.__dict__.get("token")
         if known is not None:
@@ -962,8 +1003,8 @@ class OperationToken(CancelationToken):
     """The token of one operation: a view of its requests that can also make one.
 
     It does not keep the operation alive. A deadline of the operation is noticed when somebody
-    asks, and by those who wait. Without an operation it goes on as a plain token if that was
-    dropped before its end; nothing can be asked of one that has ended.
+    asks, and as it passes where somebody listens or waits. Without an operation it goes on as a
+    plain token if that was dropped before its end; nothing can be asked of one that has ended.
     """
 
     __slots__ = ("_operation", "_waiters")
@@ -986,6 +1027,12 @@ class OperationToken(CancelationToken):
     def learn(self, cause: Cause, here: object) -> None:
         """Take over the cause that the operation has recorded."""
         super()._cancel(cause, here)
+
+    def _listen(self, key: object, listener: Listener) -> None:
+        super()._listen(key, listener)
+        operation = self._operation()
+        if operation is not None:
+            operation._is_listened_to()
 
     def _cancel(self, cause: Cause, here: object) -> bool:
         operation = self._operation()
@@ -1011,7 +1058,7 @@ class OperationToken(CancelationToken):
         while True:
             changed = anyio.Event()
             self._waiters[changed] = loop
-            self._listen(key, partial(set_event, changed, loop))
+            super()._listen(key, partial(set_event, changed, loop))  # it needs no alarm
             try:
                 cause = self.cause
                 if cause is not None:
