@@ -52,6 +52,12 @@ from cancelable import Cancelable, CancelationToken, ManualCancelation, TimeoutC
 
 token = CancelationToken()
 
+async def hear(who, told):
+    async with Cancelable.with_timeout(0.01, grace=50) as operation:
+        operation.token.on_cancel(lambda _: told.set())
+        await told.wait()
+    print(who, "has heard of its deadline")
+
 async def guest():
     import trio
     for _ in range(3):
@@ -62,6 +68,7 @@ async def guest():
             await trio.sleep(30)
     except TimeoutCancelation:
         print("the guest's time is up")
+    await hear("the guest", trio.Event())
     await token.cancel()
 
 async def host():
@@ -79,6 +86,7 @@ async def host():
             await asyncio.sleep(30)
     except ManualCancelation:
         print("the guest has cancelled its host")
+    await hear("the host", asyncio.Event())
     await over.wait()
 
 asyncio.run(host())
@@ -100,4 +108,9 @@ def test_loops_without_trio(anyio_backend: str) -> None:
 
 def test_trio_as_the_guest_of_an_asyncio_loop(anyio_backend: str) -> None:
     """Two loops run in one thread, and each operation is its own loop's."""
-    assert output(TRIO_AS_A_GUEST) == ["the guest has cancelled its host", "the guest's time is up"]
+    assert output(TRIO_AS_A_GUEST) == [
+        "the guest has cancelled its host",
+        "the guest has heard of its deadline",
+        "the guest's time is up",
+        "the host has heard of its deadline",
+    ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -48,6 +49,17 @@ class _TrioLowLevel(Protocol):
     def current_clock(self) -> _TrioClock: ...
     def current_trio_token(self) -> object: ...
     def current_task(self) -> object: ...
+
+
+class _TrioScope(AbstractContextManager[object, bool], Protocol):
+    def cancel(self) -> object: ...
+
+
+class _Trio(Protocol):
+    @property
+    def lowlevel(self) -> _TrioLowLevel: ...
+    def CancelScope(self, *, deadline: float) -> _TrioScope: ...
+    async def sleep_forever(self) -> None: ...
 
 
 class Loop:
@@ -105,13 +117,14 @@ class Loop:
             self.call_at = partial(_call_at_on_asyncio, loop)
             self.call_soon = partial(_call_soon_on_asyncio, loop)
         else:
-            lowlevel = cast(_TrioLowLevel, sys.modules["trio"].lowlevel)
+            trio = cast(_Trio, sys.modules["trio"])
+            lowlevel = trio.lowlevel
             self.clock = lowlevel.current_clock().current_time
             self.current_task = lowlevel.current_task
             self.count_cancels = int  # zero
             self.running = partial(_running_trio, lowlevel.current_trio_token)
             self.rival = None
-            self.call_at = partial(_call_at_on_trio, lowlevel, self.scope_class)
+            self.call_at = partial(_call_at_on_trio, trio)
             self.call_soon = partial(_call_soon_on_trio, cast(_TrioToken, self.native_token))
 
 
@@ -200,10 +213,17 @@ def call_soon(loop: Loop, callback: Callable[[], object]) -> bool:
     return loop.call_soon(callback)
 
 
-def _count_cancels(current_task: Callable[[], object]) -> int:
-    """Count the requests to an asyncio task; -1 while one waits to be delivered."""
-    task = cast(_AsyncioTask, current_task())
-    return -1 if getattr(task, "_must_cancel", False) else task.cancelling()
+def call_here(loop: Loop, callback: Callable[[], object]) -> None:
+    """Run a callback at once where the calling code is known to run in *loop*, else soon there.
+
+    Args:
+        loop: The loop that is to run it.
+        callback: What to run. It must not raise.
+    """
+    if loop.running() is loop.native_token and loop.rival not in sys.modules:
+        callback()
+    else:
+        call_soon(loop, callback)
 
 
 class Alarm:
@@ -232,7 +252,13 @@ class Alarm:
 
     def take_back(self) -> None:
         """Have nothing called; safe from any thread, and harmless behind the call."""
-        call_soon(self._loop, self._take_back)
+        call_here(self._loop, self._take_back)
+
+
+def _count_cancels(current_task: Callable[[], object]) -> int:
+    """Count the requests to an asyncio task; -1 while one waits to be delivered."""
+    task = cast(_AsyncioTask, current_task())
+    return -1 if getattr(task, "_must_cancel", False) else task.cancelling()
 
 
 def _running_trio(current: Callable[[], object]) -> object:
@@ -263,17 +289,14 @@ def _call_at_on_asyncio(
 
 
 def _call_at_on_trio(
-    lowlevel: _TrioLowLevel,
-    scope_class: type[anyio.CancelScope],
-    when: float,
-    callback: Callable[[], object],
+    trio: _Trio, when: float, callback: Callable[[], object]
 ) -> Callable[[], object]:
-    scope = scope_class(deadline=when)
+    scope = trio.CancelScope(deadline=when)
     callbacks = [callback]
 
     async def wait_and_call() -> None:
         with scope:
-            await anyio.sleep_forever()
+            await trio.sleep_forever()
         for each in callbacks:
             each()
 
@@ -281,7 +304,7 @@ def _call_at_on_trio(
         callbacks.clear()
         scope.cancel()
 
-    lowlevel.spawn_system_task(wait_and_call)
+    trio.lowlevel.spawn_system_task(wait_and_call)
     return take_back
 
 

@@ -24,7 +24,7 @@ from ._cause import Cause
 from ._context import OperationContext
 from ._hold import Hold
 from ._ids import checked_id, new_id
-from ._loop import Alarm, Loop, call_soon, current_loop
+from ._loop import Alarm, Loop, call_here, call_soon, current_loop
 from ._outcome import CancelOutcome
 from ._progress import Progress
 from ._reason import CancelationReason
@@ -523,7 +523,7 @@ class Operation(Awaited, Single):
         if loop is None or self._causes or "alarm" in self.__dict__:
             return
         if self._earliest()._deadline != math.inf:
-            call_soon(loop, self._set_alarm)
+            call_here(loop, self._set_alarm)
 
     def _set_alarm(self) -> None:
         """Have the nearest deadline noticed as it passes; runs in the loop of the operation.
