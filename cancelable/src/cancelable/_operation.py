@@ -636,7 +636,9 @@ class Operation(Awaited, Single):
         if self._causes or clock is None or self._ending is not None:
             return
         if self._parent is None and self._enclosing is None:
-            self._time_out(clock)
+            deadline = self._deadline
+            if deadline <= clock():
+                self._time_out(deadline)
             return
         asked = self._first_asked()
         owner = self._earliest(asked)
@@ -644,29 +646,25 @@ class Operation(Awaited, Single):
             if not owner._was_due_before(owner._translate(asked._came, asked)):
                 self._learn_from(asked)
                 return
-        clock = owner._clock
-        if clock is not None and owner._time_out(clock) and owner is not self:
+        clock, deadline = owner._clock, owner._deadline
+        if clock is None or deadline > clock():
+            return
+        owner._time_out(deadline)
+        if owner is not self:
             self._learn_from(owner)
 
-    def _time_out(self, clock: Callable[[], float]) -> bool:
-        """Make the own deadline the cause, unless there is one, if it has passed.
+    def _time_out(self, deadline: float) -> None:
+        """Make the own deadline, which has passed, the cause unless there is one.
 
         The hard cut that belongs to it is written down, so that it stays where it is if the
         deadline is moved.
-
-        Returns:
-            Whether it has passed.
         """
-        deadline = self._deadline
-        if deadline > clock():
-            return False
         self._cut_at_the_latest(deadline + self._grace)
         self._record(self._timed_out(), came=deadline)
         loop = self._loop
         if self._deadline != deadline and loop is not None:
             # This is another thread, and the loop has moved the deadline in between.
             call_soon(loop, self._retime)
-        return True
 
     def _cut_at_the_latest(self, when: float) -> None:
         """Have no later deadline put the hard cut off; the scope is to end at *when* already."""
