@@ -183,6 +183,92 @@ async def test_the_settings_of_an_endpoint_are_used(
             assert connection.status == status
 
 
+def chosen(reason: CancelationReason, request: Request) -> Response:
+    return PlainTextResponse(reason.value, status_code=418)
+
+
+def inherited() -> type[HTTPEndpoint]:
+    @with_cancelation(timeout=60)
+    class Base(Whole): ...
+
+    @with_cancelation(timeout=0.02)
+    class Child(Base): ...
+
+    return Child
+
+
+def inherited_with_more() -> type[HTTPEndpoint]:
+    @with_cancelation(timeout=60, until="start", response_hook=chosen)
+    class Base(Whole): ...
+
+    @with_cancelation(timeout=0.02)
+    class Child(Base): ...
+
+    class Grandchild(Child): ...
+
+    return Grandchild
+
+
+def inherited_open() -> type[HTTPEndpoint]:
+    @with_cancelation(timeout=0.02)
+    class Base(Whole): ...
+
+    @with_cancelation(response_hook=chosen)
+    class Child(Base): ...
+
+    return Child
+
+
+def overridden() -> type[HTTPEndpoint]:
+    @with_cancelation(timeout=60)
+    class Base(Whole): ...
+
+    @with_cancelation(timeout=0.02)
+    class Child(Base):
+        async def dispatch(self) -> None:
+            await super().dispatch()
+
+    return Child
+
+
+def stacked() -> type[HTTPEndpoint]:
+    @with_cancelation(timeout=60)
+    @with_cancelation(timeout=0.02)
+    class Both(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return await wait(request)
+
+    return Both
+
+
+@pytest.mark.parametrize(
+    ("make", "status"),
+    [
+        (inherited, 504),
+        (inherited_with_more, 418),
+        (inherited_open, 418),
+        (overridden, 504),
+        (stacked, 504),
+    ],
+)
+@pytest.mark.parametrize("middleware", [True, False])
+async def test_the_settings_of_a_class_come_before_those_that_it_inherits(
+    anyio_backend: object,
+    watch: Watch,
+    make: Callable[[], type[HTTPEndpoint]],
+    status: int,
+    middleware: bool,
+) -> None:
+    """W6: the closest counts, and what it leaves open is inherited."""
+    app: ASGIApp = Starlette(routes=[Route("/", make())])
+    if middleware:
+        app = RequestCancelationMiddleware(app)
+    connection = ScriptedConnection()
+    await run(app, connection, watch)
+
+    assert connection.status == status
+
+
 async def test_a_plain_function_runs_in_a_thread(anyio_backend: object) -> None:
     """As Starlette runs it without us."""
 

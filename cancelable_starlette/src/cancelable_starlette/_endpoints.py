@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from types import EllipsisType
 from typing import TypeVar, cast, overload
@@ -28,6 +28,12 @@ from ._settings import OnDisconnect, Until, duration, function, one_of
 from ._socket import SocketExchange
 from ._status import CLIENT_CLOSED_REQUEST, STATUSES
 from ._watchers import watch_alone
+
+SETTINGS = "_cancelation_settings"
+"""Where a decorated class holds its settings, and those that it inherits."""
+
+IS_WATCHED = "_cancelation_is_on"
+"""What an object of such a class has once its settings are applied."""
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 Result = TypeVar("Result")
@@ -128,6 +134,17 @@ class EndpointSettings:
         seconds = None if timeout is ... else duration(timeout, "timeout")
         idle = None if idle_timeout is ... else duration(idle_timeout, "idle_timeout")
         return cls(seconds, until, on_disconnect, answers, close_codes, idle)
+
+    def or_else(self, farther: EndpointSettings) -> EndpointSettings:
+        """Return these settings, and for what they leave open those of *farther*.
+
+        Args:
+            farther: What was said at a place that is farther from the endpoint.
+        """
+        said = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.timeout is None:
+            del said["until"]  # which says nothing by itself
+        return replace(farther, **{name: it for name, it in said.items() if it is not None})
 
     async def apply_to(self, exchange: Exchange) -> None:
         """Change what the middleware said about a request.
@@ -269,15 +286,28 @@ def _request_among(
 def _decorated_class(
     endpoint: type[HTTPEndpoint], settings: EndpointSettings
 ) -> type[HTTPEndpoint]:
+    # The closest to the endpoint counts: a class before those that it inherits from, and of several
+    # decorators of one class the lowest. What it leaves open is as the next one says.
+    known: EndpointSettings | None = getattr(endpoint, SETTINGS, None)
+    if known is not None:
+        is_lower = SETTINGS in vars(endpoint)
+        settings = known.or_else(settings) if is_lower else settings.or_else(known)
+    setattr(endpoint, SETTINGS, settings)
     dispatch = endpoint.dispatch
 
     @functools.wraps(dispatch)
     async def watched(self: HTTPEndpoint) -> None:
+        if IS_WATCHED in vars(self):
+            await dispatch(self)  # for a class or a decorator that has applied these as well
+            return
+
         async def app(_scope: Scope, receive: Receive, send: Send) -> None:
             self.receive, self.send = receive, send
             await dispatch(self)
 
-        await settings.serve(app, self.scope, self.receive, self.send)
+        setattr(self, IS_WATCHED, True)
+        all_settings: EndpointSettings = getattr(self, SETTINGS)
+        await all_settings.serve(app, self.scope, self.receive, self.send)
 
     endpoint.dispatch = watched  # type: ignore[method-assign]
     return endpoint
