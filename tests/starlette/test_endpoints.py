@@ -30,6 +30,7 @@ from cancelable import (
 )
 from cancelable_starlette import (
     CancelableRoute,
+    CancelableWebSocketRoute,
     RequestCancelationMiddleware,
     cancelable_streaming_response,
     get_request_operation,
@@ -497,6 +498,13 @@ def test_bad_settings_are_refused() -> None:
         with_cancelation(on_disconnect="stop")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="`response_hook`"):
         with_cancelation(response_hook=3)  # type: ignore[call-overload]
+    for statuses in ({"late": 504}, {"timeout": 70000}):
+        with pytest.raises(ValueError, match="`statuses`"):
+            with_cancelation(statuses=statuses)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="`statuses`"):
+            CancelableRoute("/", wait, statuses=statuses)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="`close_codes`"):
+            CancelableWebSocketRoute("/", wait, close_codes=statuses)  # type: ignore[arg-type]
 
 
 async def test_an_error_of_the_endpoint_is_its_own(anyio_backend: object, watch: Watch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import anyio
@@ -19,7 +20,12 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cancelable import CancelationToken, OperationContext, current_operation
+from cancelable import (
+    CancelationReason,
+    CancelationToken,
+    OperationContext,
+    current_operation,
+)
 from cancelable_starlette import RequestCancelationMiddleware
 from cancelable_starlette.testing import (
     HYPERCORN,
@@ -340,6 +346,87 @@ def test_callbacks_must_be_functions(name: str) -> None:
     """Not when the first request comes."""
     with pytest.raises(TypeError, match=f"`{name}`"):
         RequestCancelationMiddleware(application(respond_to), **{name: 3})  # type: ignore[arg-type]
+
+
+class AsyncPredicate:
+    """An object that would have to be awaited."""
+
+    async def __call__(self, scope: Scope) -> bool:
+        return False
+
+
+async def async_predicate(scope: Scope) -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "error"),
+    [
+        ("methods", "GET", TypeError),
+        ("methods", b"GET", TypeError),
+        ("methods", 5, TypeError),
+        ("methods", [5], TypeError),
+        ("methods", [], ValueError),
+        ("methods", ["GET, POST"], ValueError),
+        ("methods", [""], ValueError),
+        ("statuses", 5, TypeError),
+        ("statuses", [("timeout", 504)], TypeError),
+        ("statuses", {"timeout": "504"}, TypeError),
+        ("statuses", {"timeout": True}, TypeError),
+        ("statuses", {"late": 504}, ValueError),
+        ("statuses", {504: 504}, ValueError),
+        ("statuses", {"timeout": 99}, ValueError),
+        ("statuses", {"timeout": 100}, ValueError),
+        ("statuses", {"timeout": 204}, ValueError),
+        ("statuses", {"timeout": 304}, ValueError),
+        ("statuses", {"timeout": 600}, ValueError),
+        ("close_codes", 5, TypeError),
+        ("close_codes", {"timeout": "3008"}, TypeError),
+        ("close_codes", {"late": 3008}, ValueError),
+        ("close_codes", {"timeout": 999}, ValueError),
+        ("close_codes", {"timeout": 1005}, ValueError),
+        ("close_codes", {"timeout": 1006}, ValueError),
+        ("close_codes", {"timeout": 1015}, ValueError),
+        ("close_codes", {"timeout": 2999}, ValueError),
+        ("close_codes", {"timeout": 70000}, ValueError),
+        ("deadline_header", 5, TypeError),
+        ("deadline_header", b"x-timeout", TypeError),
+        ("deadline_header", "", ValueError),
+        ("deadline_header", "X Timeout", ValueError),
+        ("deadline_header", "X-Timeout:", ValueError),
+        ("deadline_header", "Zeitraum-ü", ValueError),
+        ("predicate", async_predicate, TypeError),
+        ("predicate", AsyncPredicate(), TypeError),
+    ],
+    ids=lambda it: getattr(it, "__name__", type(it).__name__ if callable(it) else str(it)),
+)
+def test_a_setting_that_would_do_nothing_or_fail_later_is_refused(
+    name: str, bad: object, error: type[Exception]
+) -> None:
+    """S7: where it is given, by name."""
+    with pytest.raises(error, match=f"`{name}`"):
+        RequestCancelationMiddleware(application(respond_to), **{name: bad})  # type: ignore[arg-type]
+
+
+async def test_settings_may_be_said_in_any_spelling(anyio_backend: object, watch: Watch) -> None:
+    """Methods in lower case; a reason by its value; numbers of an enumeration."""
+    app = RequestCancelationMiddleware(
+        application(handle_slowly),
+        0.01,
+        methods=["get", "M-SEARCH"],
+        statuses={"timeout": HTTPStatus.REQUEST_TIMEOUT},  # type: ignore[dict-item]
+        close_codes={CancelationReason.TIMEOUT: 4999, CancelationReason.MANUAL: 1014},
+        deadline_header="Request_Timeout-1",
+    )
+    for method, status in (("GET", 408), ("M-SEARCH", 408), ("POST", 200)):
+        connection = ScriptedConnection(method)
+        await run(app, connection, watch)
+        assert connection.status == status
+
+
+async def handle_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+    await anyio.sleep(1)
+    await respond(send)
 
 
 def test_a_policy_must_be_known() -> None:

@@ -24,7 +24,15 @@ from ._exchange import HTTPExchange, cancelation_in
 from ._overrun import WARN_AFTER
 from ._request import EXCHANGE_KEY, Exchange, exchange_of
 from ._serving import Settings, end_as_cancelled, open_exchange, open_request, serve_alone
-from ._settings import OnDisconnect, Until, duration, function, one_of
+from ._settings import (
+    OnDisconnect,
+    Until,
+    close_codes_of,
+    duration,
+    function,
+    one_of,
+    statuses_of,
+)
 from ._socket import SocketExchange
 from ._status import CLIENT_CLOSED_REQUEST, STATUSES
 from ._watchers import watch_alone
@@ -130,7 +138,10 @@ class EndpointSettings:
         function(response_hook, "response_hook")
         answers = None
         if response_hook is not None or statuses is not None:
-            answers = Answers(STATUSES if statuses is None else statuses, response_hook)
+            table = STATUSES if statuses is None else statuses_of(statuses, "statuses")
+            answers = Answers(table, response_hook)
+        if close_codes is not None:
+            close_codes = close_codes_of(close_codes, "close_codes")
         seconds = None if timeout is ... else duration(timeout, "timeout")
         idle = None if idle_timeout is ... else duration(idle_timeout, "idle_timeout")
         return cls(seconds, until, on_disconnect, answers, close_codes, idle)

@@ -19,7 +19,18 @@ from ._overrun import WARN_AFTER
 from ._read_ahead import IN_TOTAL, PER_REQUEST, ReadAhead
 from ._request import EXCHANGE_KEY, Exchange
 from ._serving import Settings, open_request, open_socket, serve, serve_alone
-from ._settings import OnDisconnect, duration, function, one_of, size
+from ._settings import (
+    OnDisconnect,
+    close_codes_of,
+    duration,
+    function,
+    methods_of,
+    one_of,
+    plain_function,
+    size,
+    statuses_of,
+    token,
+)
 from ._shutdown import GRACE, Shutdown, wait_of_server
 from ._status import CLOSE_CODES, STATUSES
 from ._watchers import WatcherService, run_beside
@@ -70,8 +81,8 @@ class RequestCancelationMiddleware:
                 the answer is a 504. A route's own ``timeout=`` replaces it.
             on_disconnect: ``"cancel"`` cancels the work of a client that left; ``"continue"`` lets
                 it end, and hides the disconnect from reads until the response is complete.
-            predicate: Called with the scope of a request; a request for which it is false passes
-                untouched.
+            predicate: A plain function, called with the scope of a request; a request for which
+                it is false passes untouched.
             methods: The methods of requests that are watched; None for all.
             grace: Seconds that a handler may run on after it was asked to stop.
             send_timeout: Seconds that one ``send()`` may wait for a client that does not read.
@@ -102,13 +113,13 @@ class RequestCancelationMiddleware:
         Raises:
             TypeError: If the application or a callback cannot be called, or a setting or the token
                 is of the wrong kind.
-            ValueError: If a setting is not above zero, or not finite.
+            ValueError: If a setting is not above zero, not finite, or not among what can be said.
         """
         if not callable(app):
             msg = f"`app` must be an ASGI application, not {app!r}"
             raise TypeError(msg)
         one_of(on_disconnect, "on_disconnect", ("cancel", "continue"))
-        function(predicate, "predicate")
+        plain_function(predicate, "predicate")
         function(response_hook, "response_hook")
         function(on_cancel, "on_cancel")
         if shutdown is not None and not isinstance(shutdown, CancelationToken):
@@ -116,7 +127,7 @@ class RequestCancelationMiddleware:
             raise TypeError(msg)
         self.app = app
         self._predicate = predicate
-        self._methods = None if methods is None else frozenset(m.upper() for m in methods)
+        self._methods = methods_of(methods, "methods")
         self._applies_to_all = predicate is None and methods is None
         self._shutdown = Shutdown(
             CancelationToken() if shutdown is None else shutdown,
@@ -127,14 +138,22 @@ class RequestCancelationMiddleware:
             on_disconnect=on_disconnect,
             grace=None if grace is None else duration(grace, "grace"),
             send_timeout=duration(send_timeout, "send_timeout"),
-            deadline_header=None if deadline_header is None else deadline_header.lower().encode(),
-            answers=Answers(STATUSES if statuses is None else statuses, response_hook),
+            deadline_header=(
+                None
+                if deadline_header is None
+                else token(deadline_header, "deadline_header").lower().encode()
+            ),
+            answers=Answers(
+                STATUSES if statuses is None else statuses_of(statuses, "statuses"), response_hook
+            ),
             on_cancel=on_cancel,
             read_ahead=ReadAhead(
                 size(read_ahead_per_request, "read_ahead_per_request"),
                 size(read_ahead_in_total, "read_ahead_in_total"),
             ),
-            close_codes=CLOSE_CODES if close_codes is None else close_codes,
+            close_codes=(
+                CLOSE_CODES if close_codes is None else close_codes_of(close_codes, "close_codes")
+            ),
             shutdown=self._shutdown,
             socket_idle_timeout=duration(socket_idle_timeout, "socket_idle_timeout"),
             warn_after=duration(warn_after, "warn_after"),
