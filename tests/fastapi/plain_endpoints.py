@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -67,6 +68,38 @@ def plain(number: int, request: Request) -> str:
     return f"{number} {request.method}"
 
 
+class Greeter:
+    """Greet, as an object."""
+
+    async def __call__(self, number: int, request: Request) -> str:
+        return f"{number} {request.method}"
+
+
+class PlainGreeter:
+    """Greet, as an object without coroutines."""
+
+    def __call__(self, number: int, request: Request) -> str:
+        return f"{number} {request.method}"
+
+
+def noting(function: Callable[..., object]) -> Callable[..., object]:
+    """Decorate as one does who need not know what is async."""
+
+    @functools.wraps(function)
+    def call(*args: object, **kwargs: object) -> object:
+        return function(*args, **kwargs)
+
+    return call
+
+
+greeter = Greeter()
+plain_greeter = PlainGreeter()
+part = functools.partial(own_request, number=7)
+noted = noting(own_request)
+noted_greeter = noting(Greeter())
+part_of_noted = functools.partial(noted, number=7)
+
+
 async def stream() -> AsyncIterator[Item]:
     yield Item("a")
     yield Item("b")
@@ -75,6 +108,18 @@ async def stream() -> AsyncIterator[Item]:
 def plain_stream() -> Iterator[Item]:
     yield Item("a")
     yield Item("b")
+
+
+class Streamer:
+    """Stream, as an object."""
+
+    async def __call__(self) -> AsyncIterator[Item]:
+        yield Item("a")
+        yield Item("b")
+
+
+streamer = Streamer()
+noted_stream = noting(stream)
 
 
 async def stops_itself(why: CancelationReason) -> str:

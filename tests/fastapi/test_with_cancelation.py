@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
@@ -39,6 +39,12 @@ ENDPOINTS: dict[str, AnyFunction] = {
     "/connection": plain.connection,
     "/form": plain.form,
     "/plain/{number}": plain.plain,
+    "/greeter/{number}": plain.greeter,
+    "/plain_greeter/{number}": plain.plain_greeter,
+    "/part": plain.part,
+    "/noted/{number}": plain.noted,
+    "/noted_greeter/{number}": plain.noted_greeter,
+    "/part_of_noted": plain.part_of_noted,
 }
 
 HAS_GENERATOR_ENDPOINTS = importlib.util.find_spec("fastapi.sse") is not None
@@ -47,7 +53,12 @@ HAS_GENERATOR_ENDPOINTS = importlib.util.find_spec("fastapi.sse") is not None
 GENERATORS = pytest.mark.skipif(not HAS_GENERATOR_ENDPOINTS, reason="this FastAPI has none")
 
 if HAS_GENERATOR_ENDPOINTS:
-    ENDPOINTS |= {"/stream": plain.stream, "/plain_stream": plain.plain_stream}
+    ENDPOINTS |= {
+        "/stream": plain.stream,
+        "/plain_stream": plain.plain_stream,
+        "/streamer": plain.streamer,
+        "/noted_stream": plain.noted_stream,
+    }
 
 
 def application_of(endpoints: dict[str, AnyFunction], decorator: Decorator) -> FastAPI:
@@ -86,6 +97,30 @@ def test_every_kind_of_parameter_arrives(decorator: Decorator, backend: str) -> 
         assert client.post("/plain/3").json() == "3 POST"
 
 
+@FORMS
+@pytest.mark.parametrize("setup", ["alone", "middleware"])
+@pytest.mark.parametrize(
+    ("endpoint", "answer"),
+    [
+        (plain.greeter, "3 GET"),
+        (plain.plain_greeter, "3 GET"),
+        (plain.part, "GET 3"),
+        (plain.noted, "GET 3"),
+        (plain.noted_greeter, "3 GET"),
+        (plain.part_of_noted, "GET 3"),
+    ],
+    ids=["object", "plain object", "partial", "decorated", "decorated object", "partial of that"],
+)
+async def test_what_fastapi_takes_as_an_endpoint_may_be_decorated(
+    decorator: Decorator, setup: Setup, endpoint: AnyFunction, answer: str
+) -> None:
+    """F2: objects, partials and what a decorator returns that does not await."""
+    app = application(setup)
+    app.get("/")(decorator(endpoint))
+
+    assert await get(app, query=b"number=3") == (200, answer)
+
+
 @GENERATORS
 @FORMS
 @BACKENDS
@@ -94,11 +129,16 @@ def test_generator_endpoints_stay_what_they_are(decorator: Decorator, backend: s
     from fastapi.sse import EventSourceResponse
 
     app = application("middleware")
-    for path, endpoint in (("/async", plain.stream), ("/plain", plain.plain_stream)):
+    for path, endpoint in (
+        ("/async", plain.stream),
+        ("/plain", plain.plain_stream),
+        ("/object", plain.streamer),
+        ("/decorated", plain.noted_stream),
+    ):
         app.get(f"{path}/lines")(decorator(endpoint))
         app.get(f"{path}/events", response_class=EventSourceResponse)(decorator(endpoint))
     with TestClient(app, backend=backend) as client:  # type: ignore[arg-type]
-        for kind in ("async", "plain"):
+        for kind in ("async", "plain", "object", "decorated"):
             lines = client.get(f"/{kind}/lines").text.splitlines()
             assert lines == ['{"name":"a","price":1.0}', '{"name":"b","price":1.0}']
             events = client.get(f"/{kind}/events").text
@@ -394,6 +434,40 @@ def test_what_is_no_function_is_refused(given: object) -> None:
     """A clear error where the mistake is made, for a timeout in the wrong place as well."""
     with pytest.raises(TypeError, match="below the decorator of the route"):
         with_cancelation(given)  # type: ignore[call-overload]
+
+
+async def socket_endpoint(websocket: WebSocket) -> None: ...
+
+
+class SocketEndpoint:
+    async def __call__(self, websocket: WebSocket) -> None: ...
+
+
+@pytest.mark.parametrize("endpoint", [socket_endpoint, SocketEndpoint()])
+def test_an_endpoint_of_websockets_is_refused(endpoint: AnyFunction) -> None:
+    """F2: where the decorator is given, with what to do instead."""
+    with pytest.raises(TypeError, match=r"(?i)'socket_?endpoint' is an endpoint of WebSockets:"):
+        with_cancelation(endpoint)
+
+
+@BACKENDS
+def test_an_endpoint_of_websockets_that_does_not_look_like_one_says_so(backend: str) -> None:
+    """F2: it takes its socket from a dependency; the connection fails with what to do."""
+    app = application()
+
+    async def accepted(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    @app.websocket("/", dependencies=[Depends(accepted)])
+    @with_cancelation
+    async def endpoint() -> None: ...
+
+    with (
+        TestClient(app, backend=backend) as client,  # type: ignore[arg-type]
+        pytest.raises(TypeError, match="'endpoint' is an endpoint of WebSockets"),
+        client.websocket_connect("/"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

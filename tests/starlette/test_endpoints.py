@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -282,6 +283,60 @@ async def test_a_plain_function_runs_in_a_thread(anyio_backend: object) -> None:
     await run(Starlette(routes=[Route("/", endpoint)]), connection)
 
     assert connection.body == b"from a thread"
+
+
+class Caller:
+    """An endpoint that is an object."""
+
+    async def __call__(self, request: Request) -> Response:
+        return PlainTextResponse("answered")
+
+
+class PlainCaller:
+    """An endpoint that is an object without coroutines."""
+
+    def __call__(self, request: Request) -> Response:
+        return PlainTextResponse("answered")
+
+
+async def answered(text: str, request: Request) -> Response:
+    return PlainTextResponse(text)
+
+
+def noting(function: Callable[..., object]) -> Callable[..., object]:
+    """Decorate as one does who need not know what is async."""
+
+    @functools.wraps(function)
+    def call(*args: object) -> object:
+        return function(*args)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [
+        (Caller(), "Caller"),
+        (PlainCaller(), "PlainCaller"),
+        (functools.partial(answered, "answered"), "partial"),
+        (functools.partial(Caller()), "partial"),
+        (functools.partial(noting(answered), "answered"), "partial"),
+        (noting(Caller()), "call"),
+    ],
+    ids=["object", "plain object", "partial", "partial object", "decorated", "decorated object"],
+)
+@pytest.mark.parametrize("wrapped", [True, False], ids=["middleware", "bare"])
+async def test_an_endpoint_may_be_whatever_can_be_called(
+    anyio_backend: object, endpoint: Callable[..., object], name: str, wrapped: bool
+) -> None:
+    """Objects, partials, and what a decorator returns that does not await."""
+    route = Route("/{rest}", with_cancelation(endpoint))
+    app: ASGIApp = Starlette(routes=[route])
+    connection = ScriptedConnection("GET", "/call")
+    await run(RequestCancelationMiddleware(app) if wrapped else app, connection)
+
+    assert (connection.status, connection.body) == (200, b"answered")
+    assert route.name == name
 
 
 async def test_an_exception_handler_of_the_application_does_not_come_first(

@@ -4,6 +4,7 @@ What FastAPI needs beyond Starlette, and the names of the package below that its
 
 - ``_disconnect``: noticing that a client has left where no middleware does
 - ``_dependency``: the Cancelable and the token of a request, as dependencies
+- ``_callable``: what an endpoint is, behind decorators and in objects
 - ``_endpoints``: the decorator that answers a cancelation with the status of its reason
 - ``_routes``: the route class of a router whose requests can all be cancelled
 - ``_operations``: routes to look at operations and to cancel them

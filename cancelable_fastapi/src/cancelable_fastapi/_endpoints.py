@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,11 +11,14 @@ from types import EllipsisType
 from typing import Annotated, Literal, TypeAlias, TypeVar, cast, overload
 
 from fastapi import Depends
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
+from starlette.websockets import WebSocket
 
 import cancelable_starlette
 from cancelable import CancelationReason
 from cancelable_starlette import ResponseHook, get_request_operation
+
+from ._callable import is_async, is_generator
 
 AnyFunction: TypeAlias = Callable[..., object]
 Endpoint = TypeVar("Endpoint", bound=AnyFunction)
@@ -82,7 +86,8 @@ def with_cancelation(
         statuses: The status of each reason; a missing one is a 500.
 
     Raises:
-        TypeError: If the endpoint is no function, or a setting is of the wrong kind.
+        TypeError: If the endpoint is no function, or one for WebSockets, or a setting is of the
+            wrong kind.
         ValueError: If a setting is not above zero, or not among what can be chosen.
     """
     given_settings = (timeout, until, on_disconnect, response_hook, statuses)
@@ -103,7 +108,9 @@ def with_cancelation(
                 f"not {given!r}"
             )
             raise TypeError(msg)
-        if inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given):
+        if _takes_websocket(given):
+            raise _no_websockets(given)
+        if is_generator(given):
             return cast(Endpoint, _decorated_generator(given, watch, has_settings))
         return cast(Endpoint, _decorated_function(given, watch))
 
@@ -119,16 +126,21 @@ def _decorated_function(
     async def endpoint(*args: object, **kwargs: object) -> object:
         if OURS in kwargs:
             return await watched(*args, **kwargs)
-        answer = function(*args, **kwargs)
-        return await cast(Awaitable[object], answer) if inspect.isawaitable(answer) else answer
+        return await _awaited(function(*args, **kwargs))
 
-    return _with_ours(endpoint, function, _request)
+    async def request(connection: HTTPConnection) -> Request:
+        if not isinstance(connection, Request):
+            raise _no_websockets(function)
+        return connection
+
+    return _with_ours(endpoint, function, request)
 
 
 def _decorated_generator(
     function: AnyFunction, watch: Callable[[AnyFunction], AnyFunction], has_settings: bool
 ) -> AnyFunction:
     # The settings are those of a function that does nothing: they outlast it.
+    name = _name_of(function)
     apply_settings = cast(Callable[[Request], Awaitable[None]], watch(_nothing))
 
     async def settings(request: Request) -> None:
@@ -136,7 +148,7 @@ def _decorated_generator(
             await apply_settings(request)
         elif has_settings:
             msg = (
-                f"the settings of `with_cancelation` on the generator {function.__name__!r} have "
+                f"the settings of `with_cancelation` on the generator {name!r} have "
                 "no effect, since nothing watches its requests: add RequestCancelationMiddleware "
                 "to the app, or set `route_class=CancelableAPIRoute`"
             )
@@ -145,22 +157,35 @@ def _decorated_generator(
     return _with_ours(_without_ours(function), function, settings)
 
 
-async def _request(request: Request) -> Request:
-    return request
-
-
 async def _nothing(_request: Request) -> None:
     """Do nothing."""
 
 
+def _takes_websocket(function: AnyFunction) -> bool:
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+    except Exception:
+        return False  # of what is wrong with it FastAPI tells; a connection is refused later
+    kinds = (each.annotation for each in parameters)
+    return any(isinstance(kind, type) and issubclass(kind, WebSocket) for kind in kinds)
+
+
+def _no_websockets(function: AnyFunction) -> TypeError:
+    return TypeError(
+        f"`with_cancelation` is for HTTP, and {_name_of(function)!r} is an endpoint of WebSockets: "
+        "add RequestCancelationMiddleware, which cancels it and closes its socket with the code "
+        "of the reason, or wrap the socket in a CancelableWebSocket"
+    )
+
+
 def _without_ours(function: AnyFunction) -> AnyFunction:
     """Return *function* as one that is also called with our parameter."""
-    if inspect.iscoroutinefunction(function):
+    if is_async(function):
 
         @functools.wraps(function)
         async def call_async(*args: object, **kwargs: object) -> object:
             kwargs.pop(OURS, None)
-            return await function(*args, **kwargs)
+            return await _awaited(function(*args, **kwargs))
 
         return call_async
 
@@ -170,6 +195,10 @@ def _without_ours(function: AnyFunction) -> AnyFunction:
         return function(*args, **kwargs)
 
     return call
+
+
+async def _awaited(answer: object) -> object:
+    return await cast(Awaitable[object], answer) if inspect.isawaitable(answer) else answer
 
 
 def _with_ours(
@@ -182,9 +211,23 @@ def _with_ours(
     ours = inspect.Parameter(
         OURS, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[object, Depends(dependency)]
     )
-    signature = inspect.signature(function)
+    signature = _signature_of(function)
     parameters = list(signature.parameters.values())
     takes_any = bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
     parameters.insert(len(parameters) - takes_any, ours)
     endpoint.__dict__["__signature__"] = signature.replace(parameters=parameters)
+    endpoint.__name__ = _name_of(function)
     return endpoint
+
+
+def _signature_of(function: AnyFunction) -> inspect.Signature:
+    if not hasattr(inspect.unwrap(function), "__globals__"):
+        # Of an object or a partial FastAPI would not know where it is.
+        with contextlib.suppress(NameError):  # of a name for type checkers
+            return inspect.signature(function, eval_str=True)
+    return inspect.signature(function)
+
+
+def _name_of(function: AnyFunction) -> str:
+    """Return the name of *function*, or of its type, as FastAPI names a route."""
+    return getattr(function, "__name__", type(function).__name__)

@@ -3,6 +3,7 @@
 General layout, from the ground up; a room imports only from rooms above it in this list:
 
 - ``_settings``, ``_status``, ``_head``, ``_deadline_header``, ``_read_ahead``: words and bounds
+- ``_callable``: whether a function of the user's is async
 - ``_workers``: tasks that do one piece of work after another
 - ``_overrun``: a handler that goes on although it was cancelled
 - ``_answers``: what the client of a cancelled request is told

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from types import EllipsisType
 from typing import TypeVar, cast, overload
 
-from starlette.concurrency import run_in_threadpool
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cancelable import CancelationError, CancelationReason
 
 from ._answers import Answers, ResponseHook
+from ._callable import made_async
 from ._exchange import HTTPExchange, cancelation_in
 from ._overrun import WARN_AFTER
 from ._request import EXCHANGE_KEY, Exchange, exchange_of
@@ -271,16 +270,15 @@ async def _no_send(_message: object) -> None:
 def _decorated_function(
     function: Callable[..., object], settings: EndpointSettings
 ) -> Callable[..., Awaitable[object]]:
-    is_async = inspect.iscoroutinefunction(function)
+    call = made_async(function)
 
     @functools.wraps(function)
     async def endpoint(*args: object, **kwargs: object) -> object:
         request = _request_among(args, kwargs, function)
-        call = functools.partial(function, *args, **kwargs)
-        if is_async:
-            return await settings.call(request, cast(Callable[[], Awaitable[object]], call))
-        return await settings.call(request, functools.partial(run_in_threadpool, call))
+        return await settings.call(request, functools.partial(call, *args, **kwargs))
 
+    # As a route is named whose endpoint has no name of its own.
+    endpoint.__name__ = getattr(function, "__name__", type(function).__name__)
     return endpoint
 
 
