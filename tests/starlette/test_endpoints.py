@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable import (
     Cancelable,
@@ -38,7 +38,13 @@ from cancelable_starlette import (
     get_request_token,
     with_cancelation,
 )
-from cancelable_starlette.testing import HYPERCORN, ScriptedConnection
+from cancelable_starlette.testing import (
+    GRANIAN,
+    HYPERCORN,
+    UVICORN,
+    ScriptedConnection,
+    ServerBehaviour,
+)
 from tests.starlette.support import Watch, application, respond, run, until_left
 
 USES_THREADS = True
@@ -560,6 +566,91 @@ def test_bad_settings_are_refused() -> None:
             CancelableRoute("/", wait, statuses=statuses)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="`close_codes`"):
             CancelableWebSocketRoute("/", wait, close_codes=statuses)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("server", [UVICORN, HYPERCORN, GRANIAN], ids=["uv", "hyper", "granian"])
+@pytest.mark.parametrize("wrapped", [True, False], ids=["middleware", "bare"])
+@pytest.mark.parametrize("chunks", [[], [b"hello"], [b"hel", b"lo", b"!"]], ids=len)
+async def test_an_application_that_answers_for_an_endpoint_reads_the_body_whole(
+    anyio_backend: object, server: ServerBehaviour, wrapped: bool, chunks: list[bytes], watch: Watch
+) -> None:
+    """W2: what was read ahead while the endpoint ran comes first, and what is not there later."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        parts = [part async for part in request.stream() if part]
+        assert not await request.is_disconnected()
+        await PlainTextResponse(b"|".join(parts))(scope, receive, send)
+
+    @with_cancelation
+    async def endpoint(request: Request) -> ASGIApp:
+        await connection.wait_for_reads(max(len(chunks), 1))
+        return answer
+
+    app: ASGIApp = Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])])
+    method = "POST" if chunks else "GET"
+    # All of it comes before the endpoint returns: granian loses what comes as a read is cancelled.
+    connection = ScriptedConnection(method, "/", body=chunks or b"", pause=0.002, server=server)
+    await run(RequestCancelationMiddleware(app) if wrapped else app, connection, watch)
+
+    assert (connection.status, connection.body) == (200, b"|".join(chunks))
+    assert connection.overlapping_reads == 0
+
+
+async def test_what_comes_as_an_endpoint_returns_is_for_the_application_that_answers(
+    anyio_backend: object,
+) -> None:
+    """W2: the watch has taken it from the server, in the turn in which the endpoint is over."""
+    reading, arrived = anyio.Event(), anyio.Event()
+    messages: list[Message] = [{"type": "http.request", "body": b"late", "more_body": False}]
+
+    async def receive() -> Message:
+        if messages:
+            reading.set()
+            await arrived.wait()
+            return messages.pop()
+        await sleep_forever()
+        raise AssertionError
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(await Request(scope, receive).body())(scope, receive, send)
+
+    @with_cancelation
+    async def endpoint(request: Request) -> ASGIApp:
+        await arrived.wait()
+        return answer
+
+    connection = ScriptedConnection("POST", headers=[(b"content-length", b"4")])
+    app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app, connection.scope, receive, connection.send)
+            await reading.wait()
+            await wait_all_tasks_blocked()
+            arrived.set()
+
+    assert connection.body == b"late"
+
+
+async def test_an_application_that_answers_for_an_endpoint_is_told_that_the_client_has_left(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W4: also on a server that has said so already, and says it once."""
+    seen: list[str] = []
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(2):
+            seen.append((await receive())["type"])
+
+    @with_cancelation(on_disconnect="continue")
+    async def endpoint(request: Request) -> ASGIApp:
+        await anyio.sleep(0.03)
+        return answer
+
+    app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
+    await run(app, ScriptedConnection("POST", body=b"a", leave_after=0.02, server=HYPERCORN), watch)
+
+    assert seen == ["http.request", "http.disconnect"]
 
 
 async def test_an_error_of_the_endpoint_is_its_own(anyio_backend: object, watch: Watch) -> None:

@@ -13,12 +13,12 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable import CancelationError, CancelationReason
 
 from ._answers import Answers, ResponseHook
-from ._callable import made_async
+from ._callable import is_async, made_async
 from ._exchange import HTTPExchange, cancelation_in
 from ._overrun import WARN_AFTER
 from ._request import EXCHANGE_KEY, Exchange, exchange_of
@@ -252,7 +252,10 @@ class EndpointSettings:
                     await exchange.close()
 
         await watch_alone(exchange, call, WARN_AFTER)
-        return results[-1]
+        result = results[-1]
+        if exchange.has_messages and _may_read(result):
+            return cast(Result, _reading_on(cast(ASGIApp, result), exchange))
+        return result
 
 
 async def _response_to(
@@ -261,6 +264,34 @@ async def _response_to(
     if exchange.left:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     return await exchange.answers.make(error.reason, request)
+
+
+def _may_read(result: object) -> bool:
+    """Return whether a result is an application of its own, which may read the request's body.
+
+    The responses that Starlette knows read no body; at most they wait for the disconnect.
+    """
+    return not isinstance(result, Response) and callable(result) and is_async(result)
+
+
+def _reading_on(app: ASGIApp, exchange: HTTPExchange) -> ASGIApp:
+    """Return *app* as one that first reads what was read ahead of the function before it.
+
+    Args:
+        app: What a function returned as its response.
+        exchange: What watched the function; it has ended.
+    """
+    exchange.hides_disconnect = False  # that was for the function
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        async def read_on() -> Message:
+            if exchange.has_messages or exchange.left:
+                return await exchange.receive()
+            return await receive()
+
+        await app(scope, read_on, send)
+
+    return respond
 
 
 async def _no_send(_message: object) -> None:

@@ -139,6 +139,11 @@ class Inbox:
         """Whether nobody is there to be told anything."""
         return self.left
 
+    @property
+    def has_messages(self) -> bool:
+        """Whether something was read ahead that the application has not taken."""
+        return bool(self._messages)
+
     async def client_left(self) -> None:
         """Learn that the client left before the response was complete; called once."""
 
@@ -369,7 +374,8 @@ class Inbox:
                 await self._leave(message)
                 return
             self._note(message)
-            if not (self.complete or self._closed):
+            if not self.complete:
+                # Also if it came while the application returned: one may come after it.
                 self._keep(message)
 
     async def _leave(self, message: Message) -> None:
