@@ -484,6 +484,39 @@ async def test_nonsense_is_refused() -> None:
     assert await office.ask("DELETE", f"/operations/{'x' * 1000}") == UNKNOWN
 
 
+async def test_the_openapi_document_says_what_is_answered() -> None:
+    """F2: each status with its model, and the outcome of a request to stop."""
+    office = Office()
+    document = office.app.openapi()
+    one = "/operations/{operation_id}"
+    documented = {
+        (method, path): {
+            status: answer.get("content", {}).get("application/json", {}).get("schema", {})
+            for status, answer in operation["responses"].items()
+        }
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert set(documented["get", "/operations"]) == {"200", "422", "503"}
+    assert set(documented["get", one]) == {"200", "404", "422", "503"}
+    assert set(documented["get", f"{one}/events"]) == {"200", "404", "422", "503"}
+    cancel = documented["delete", one]
+    assert set(cancel) == {"200", "202", "404", "409", "422", "503"}
+    refusal = {"$ref": "#/components/schemas/Refusal"}
+    assert cancel["404"] == cancel["503"] == refusal
+    assert cancel["200"] == cancel["202"] == cancel["409"]
+    assert cancel["200"] == {"$ref": "#/components/schemas/CancelRecord"}
+    assert UNKNOWN[1].keys() == document["components"]["schemas"]["Refusal"]["properties"].keys()
+
+    async with anyio.create_task_group() as tasks:
+        job = await office.start(tasks)
+        for query, wanted in (("", 202), ("wait=5", 200), ("", 200)):
+            status, answer = await office.ask("DELETE", f"/operations/{job}", query=query)
+            assert status == wanted
+            schema = document["components"]["schemas"]["CancelRecord"]
+            assert answer.keys() == set(schema["required"]) == schema["properties"].keys()
+
+
 def test_the_routes_are_in_the_openapi_document() -> None:
     """F2: with their records."""
     paths = Office().app.openapi()["paths"]

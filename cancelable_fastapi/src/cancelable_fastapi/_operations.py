@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeAlias, TypeVarTuple
+from typing import Any, Final, TypeAlias, TypeVarTuple
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -15,6 +16,7 @@ from cancelable.bus import CancelBus, InMemoryBus, OperationState
 from cancelable_starlette import (
     EVERYBODY,
     LONGEST_WAIT,
+    CancelRecord,
     OperationDesk,
     OperationPage,
     OperationRecord,
@@ -22,10 +24,44 @@ from cancelable_starlette import (
     checked_owner,
 )
 
+from ._routes import Responses
+
 Dependency: TypeAlias = Callable[..., object]
 """A function that FastAPI calls for a request; plain or async."""
 
 Args = TypeVarTuple("Args")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The body of an answer that says why there is no other.
+
+    Attributes:
+        detail: A sentence for people.
+    """
+
+    detail: str
+
+
+_UNAVAILABLE: Final[Responses] = {
+    503: {
+        "description": "It is not known now; ask again after `Retry-After` seconds.",
+        "model": Refusal,
+        "headers": {"Retry-After": {"schema": {"type": "integer"}}},
+    },
+}
+
+_NOT_ANSWERED: Final[Responses] = {
+    404: {"description": "There is no such operation of the caller.", "model": Refusal},
+    **_UNAVAILABLE,
+}
+
+_OF_CANCEL: Final[Responses] = {
+    200: {"description": "It has ended.", "model": CancelRecord},
+    202: {"description": "It has been asked to stop, now or before.", "model": CancelRecord},
+    409: {"description": "Its worker is lost.", "model": CancelRecord},
+    **_NOT_ANSWERED,
+}
 
 
 class OperationsRouter(APIRouter):
@@ -64,7 +100,7 @@ class OperationsRouter(APIRouter):
         ) -> Owner:
             return checked_owner(owner)
 
-        @self.get("", response_model=OperationPage)
+        @self.get("", response_model=OperationPage, responses=_UNAVAILABLE)
         async def list_operations(
             owner: Any = Depends(caller),
             state: OperationState | None = None,
@@ -81,12 +117,13 @@ class OperationsRouter(APIRouter):
             summary="Get Operation",
             generate_unique_id_function=_id_of_get,
             response_model=OperationRecord,
+            responses=_NOT_ANSWERED,
         )
         async def get_operation(operation_id: str, owner: Any = Depends(caller)) -> Response:
             """Tell how an operation of the caller stands, or how it ended."""
             return await self.desk.get(operation_id, owner)
 
-        @self.delete("/{operation_id}", response_model=OperationRecord)
+        @self.delete("/{operation_id}", response_model=CancelRecord, responses=_OF_CANCEL)
         async def cancel_operation(
             operation_id: str,
             owner: Any = Depends(caller),
@@ -98,7 +135,7 @@ class OperationsRouter(APIRouter):
         @self.get(
             "/{operation_id}/events",
             response_class=Response,
-            responses={200: {"content": {"text/event-stream": {}}}},
+            responses={200: {"content": {"text/event-stream": {}}}, **_NOT_ANSWERED},
         )
         async def watch_operation(operation_id: str, owner: Any = Depends(caller)) -> Response:
             """Follow an operation of the caller: ``progress`` events, then one ``end``."""

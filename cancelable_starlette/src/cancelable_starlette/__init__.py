@@ -28,7 +28,7 @@ from ._desk import EVERYBODY, LONGEST_WAIT, OperationDesk, Owner, checked_owner
 from ._endpoints import with_cancelation
 from ._middleware import RequestCancelationMiddleware
 from ._operation_routes import OperationRoutes, operations_routes
-from ._records import OperationPage, OperationRecord
+from ._records import CancelRecord, OperationPage, OperationRecord
 from ._request import get_request_operation, get_request_token
 from ._responses import CancelableStreamingResponse, Content, cancelable_streaming_response
 from ._routes import CancelableRoute, CancelableWebSocketRoute
@@ -42,6 +42,7 @@ __all__ = [
     "EVERYBODY",
     "LONGEST_WAIT",
     "STATUSES",
+    "CancelRecord",
     "CancelableBackgroundTask",
     "CancelableRoute",
     "CancelableStreamingResponse",

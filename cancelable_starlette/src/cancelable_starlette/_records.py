@@ -47,6 +47,17 @@ class OperationRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelRecord(OperationRecord):
+    """The body of an answer to a request to stop, as the OpenAPI document describes it.
+
+    Attributes:
+        outcome: What became of the request: requested, already_requested, finished, or lost.
+    """
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
 class OperationPage:
     """The body of an answer about many operations, as the OpenAPI document describes it.
 
