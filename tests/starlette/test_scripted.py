@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import anyio
 import pytest
@@ -186,11 +186,15 @@ def test_a_body_of_another_kind_is_refused(body: object) -> None:
 # --- The lifespan ------------------------------------------------------------------------------
 
 
+def bare(app: ASGIApp) -> ASGIApp:
+    return app
+
+
 def failing_at(phase: str) -> ASGIApp:
     """Make an application of Starlette, which reports a failure and raises as well."""
 
     @contextlib.asynccontextmanager
-    async def fails(app: Starlette) -> AsyncIterator[None]:
+    async def fails(app: Starlette) -> AsyncGenerator[None]:
         if phase == "startup":
             raise LookupError("no database")
         yield
@@ -200,7 +204,7 @@ def failing_at(phase: str) -> ASGIApp:
 
 
 @pytest.mark.parametrize("phase", ["startup", "shutdown"])
-@pytest.mark.parametrize("wrap", [lambda app: app, RequestCancelationMiddleware])
+@pytest.mark.parametrize("wrap", [bare, RequestCancelationMiddleware])
 async def test_a_lifespan_that_reports_a_failure_is_a_runtime_error(
     anyio_backend: object, wrap: Callable[[ASGIApp], ASGIApp], phase: str
 ) -> None:
@@ -215,7 +219,7 @@ async def test_a_lifespan_that_reports_a_failure_is_a_runtime_error(
 
 
 @pytest.mark.parametrize("ends", ["raises", "returns"])
-@pytest.mark.parametrize("wrap", [lambda app: app, RequestCancelationMiddleware])
+@pytest.mark.parametrize("wrap", [bare, RequestCancelationMiddleware])
 async def test_an_application_without_a_lifespan_is_run_without_one(
     anyio_backend: object, wrap: Callable[[ASGIApp], ASGIApp], ends: str
 ) -> None:
