@@ -296,6 +296,23 @@ async def test_an_authorisation_of_which_nothing_runs_lets_nobody_in(
         forgotten.pop().close()  # else Python warns of it
 
 
+async def test_a_class_is_no_yes_of_its_objects(anyio_backend: object) -> None:
+    """W19: to make one asks nobody."""
+
+    class SignedIn:
+        def __init__(self, request: Request) -> None:
+            self.request = request
+
+        def __call__(self, request: Request) -> None:
+            signed_in(request)
+
+    routes = operations_routes(authorize=SignedIn, owner=None, bus=InMemoryBus())
+    connection = ScriptedConnection("GET", "/operations")
+    with pytest.raises(TypeError, match="give an object of that class"):
+        await connection.run(Starlette(routes=list(routes)))
+    assert connection.status in (None, 500)
+
+
 async def test_operators_see_all_where_that_was_said(anyio_backend: object) -> None:
     """`owner=None`; beside routes for users, and below a mount."""
     office = Office()

@@ -22,6 +22,7 @@ from cancelable_starlette import (
     OperationRecord,
     Owner,
     checked_owner,
+    whole_answer,
 )
 
 from ._routes import Responses
@@ -79,27 +80,17 @@ class OperationsRouter(APIRouter):
         """Make the routes; see ``operations_router``, which checks what it is given."""
         super().__init__(prefix=prefix, tags=["operations"])
         self.desk: OperationDesk = desk
-        self.start: Dependency = self._make_start(authorize, owner)
-        self._add_routes(authorize, owner)
+        caller = _caller(authorize, owner)
+        self.start: Dependency = self._make_start(caller)
+        self._add_routes(caller)
 
-    def _make_start(self, authorize: Dependency, owner: Dependency) -> Dependency:
-        # FastAPI resolves the dependencies in the order of the parameters: who is not authorised
-        # is refused before anything is asked about him.
-        async def start(
-            request: Request,
-            _authorized: object = Depends(authorize),
-            owner: object = Depends(owner),
-        ) -> OperationStarter:
-            return OperationStarter(self, request, checked_owner(owner))
+    def _make_start(self, caller: Dependency) -> Dependency:
+        async def start(request: Request, owner: Any = Depends(caller)) -> OperationStarter:
+            return OperationStarter(self, request, owner)
 
         return start
 
-    def _add_routes(self, authorize: Dependency, owner: Dependency) -> None:
-        async def caller(
-            _authorized: object = Depends(authorize), owner: object = Depends(owner)
-        ) -> Owner:
-            return checked_owner(owner)
-
+    def _add_routes(self, caller: Dependency) -> None:
         @self.get("", response_model=OperationPage, responses=_UNAVAILABLE)
         async def list_operations(
             owner: Any = Depends(caller),
@@ -243,6 +234,22 @@ def operations_router(
         checked_dependency(owner, "owner")
     desk = OperationDesk(InMemoryBus() if bus is None else bus)
     return OperationsRouter(desk, authorize, owner or everybody, prefix)
+
+
+def _caller(authorize: Dependency, owner: Dependency) -> Dependency:
+    """Make the dependency that gives the owner for whom an authorised caller asks."""
+
+    async def authorized(answer: object = Depends(authorize)) -> None:
+        await whole_answer(authorize, answer)
+
+    # FastAPI resolves the dependencies in the order of the parameters: who is not authorised is
+    # refused before anything is asked about him.
+    async def caller(
+        _authorized: object = Depends(authorized), answer: object = Depends(owner)
+    ) -> Owner:
+        return checked_owner(await whole_answer(owner, answer))
+
+    return caller
 
 
 def _id_of_get(route: APIRoute) -> str:

@@ -36,6 +36,7 @@ from ._settings import OnDisconnect, Until
 from ._sse import ServerSentEvent, get_last_event_id
 from ._status import CLOSE_CODES, STATUSES, close_code_for, status_for
 from ._websocket import CancelableWebSocket
+from ._whole_answer import whole_answer
 
 __all__ = [
     "CLOSE_CODES",
@@ -69,5 +70,6 @@ __all__ = [
     "get_request_token",
     "operations_routes",
     "status_for",
+    "whole_answer",
     "with_cancelation",
 ]

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Generator,
-    Mapping,
-)
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TypeAlias, TypeVarTuple
@@ -25,6 +18,7 @@ from starlette.routing import Route
 from cancelable.bus import CancelBus, InMemoryBus, OperationState
 
 from ._desk import EVERYBODY, LONGEST_WAIT, OperationDesk, Owner, checked_owner
+from ._whole_answer import whole_answer
 
 Asker: TypeAlias = Callable[[Request], object]
 """Called with the request; plain (in a thread) or async."""
@@ -212,7 +206,7 @@ async def _asked(function: Asker, request: Request) -> object:
     """Return what a function said of a request, after all of it has run.
 
     Raises:
-        TypeError: If it gave back what would have to be run as well, such as a generator.
+        TypeError: If nothing has been asked; see ``whole_answer``.
     """
     called: tuple[object, ...] = (function, getattr(function, "__call__", None))  # noqa: B004
     if any(map(inspect.iscoroutinefunction, called)):
@@ -220,18 +214,7 @@ async def _asked(function: Asker, request: Request) -> object:
     else:
         # In a tuple: Trio lets no coroutine out of a thread.
         (answer,) = await run_in_threadpool(lambda: (function(request),))
-    # No test of a function finds all that are async: a lambda, a partial and a wrapper only give
-    # back what is to be awaited. To drop it would be to let everybody in.
-    if inspect.isawaitable(answer):
-        answer = await answer
-    if isinstance(answer, (Coroutine, Generator, AsyncGenerator)):
-        msg = (
-            f"{function!r} must say itself who asks, and returned {answer!r}, of which nothing "
-            "has run: make it a function, plain or async, that awaits what it calls and has no "
-            "`yield`"
-        )
-        raise TypeError(msg)
-    return answer
+    return await whole_answer(function, answer)
 
 
 def _number(text: str, name: str, least: float, most: float) -> float:
