@@ -9,7 +9,7 @@ from collections.abc import Callable
 from harness import middle, rows_of
 from record import Record, alone
 
-from cancelable import Cancelable, CancelationToken, OperationRegistry
+from cancelable import Cancelable, CancelationToken, OperationRegistry, OperationStatus
 
 SIZES = (100, 10_000, 1_000_000)
 STEPS = 200
@@ -19,8 +19,13 @@ ROUNDS = 9
 def begun(registry: OperationRegistry) -> Cancelable:
     operation = registry.register(Cancelable(name="live"))
     # Without a scope: a million scopes in one task, or a million tasks, are not what is measured.
-    operation.begin_without_a_block()
+    operation._list()
+    operation._started_at = time.monotonic()
     return operation
+
+
+def end(operation: Cancelable) -> None:
+    operation._close(OperationStatus.COMPLETED, None)
 
 
 def of_each(step: Callable[[], object], steps: int = STEPS) -> float:
@@ -38,7 +43,7 @@ def at(size: int) -> dict[str, float]:
     ids = iter([operation.operation_id for operation in operations[-STEPS * (ROUNDS + 1) :]] * 99)
 
     def enter_and_leave() -> None:
-        begun(registry).end_without_a_block(None)
+        end(begun(registry))
 
     steps: dict[str, Callable[[], float]] = {
         "enter and leave": lambda: of_each(enter_and_leave),
@@ -57,7 +62,7 @@ def at(size: int) -> dict[str, float]:
     finally:
         gc.enable()
     for operation in operations:
-        operation.end_without_a_block(None)
+        end(operation)
     return found
 
 

@@ -374,6 +374,27 @@ async def a_decorated_generator(run: Run) -> None:
 
 
 @program
+async def a_decorated_generator_with_a_condition(run: Run) -> None:
+    @cancelable_with_condition(lambda: False, 60, register_globally=True)
+    async def decorated(cancelable: Cancelable | None = None) -> AsyncGenerator[int]:
+        assert cancelable is not None
+        run.begun.append("decorated")
+        run.listen(cancelable)
+        async for number in source:
+            yield number
+
+    source = numbers(run)
+    iteration = decorated()
+    try:
+        async for _ in iteration:
+            await some_steps(1)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await iteration.aclose()
+            await source.aclose()
+
+
+@program
 async def a_decorated_context_manager(run: Run) -> None:
     @asynccontextmanager
     @cancelable(register_globally=True)

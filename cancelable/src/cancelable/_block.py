@@ -120,7 +120,7 @@ class Block(Operation):
         checked_token(token, "token")
         self._refuse_after_the_end("tokens")
         self._tokens = (*self._tokens, token)
-        if self._scope is not None:
+        if self._loop is not None:
             token._listen(self, self._token_was_cancelled)
         return self
 
@@ -380,32 +380,6 @@ class Block(Operation):
         if self.keeper is not None:
             self.keeper.entered(self)
 
-    def begin_without_a_block(self) -> None:
-        """Begin as the operation of a generator, whose steps have the blocks."""
-        self._block_around = current_block()
-        if self._finds_parent:
-            self._parent = self._block_around
-        self._list()
-        self._started_at = time.monotonic()
-
-    def end_without_a_block(self, exc: BaseException | None) -> None:
-        """End as the steps have ended; the cause is in the log already, by the last of them.
-
-        Args:
-            exc: What leaves the generator, or None.
-        """
-        cause = self._first_cause()
-        if exc is None:
-            self._close(OperationStatus.COMPLETED, cause, is_logged=True)
-        elif isinstance(exc, CancelationError) and exc.operation_id == self.known_id:
-            ended_by = cause or Cause(exc.reason, exc.message)
-            self._close(OperationStatus.CANCELLED, ended_by, is_logged=True)
-        elif isinstance(exc, (GeneratorExit, anyio.get_cancelled_exc_class())):
-            ended_by = cause or self._cause_around() or Cause(CancelationReason.EXTERNAL)
-            self._close(OperationStatus.CANCELLED, ended_by, is_logged=True)
-        else:
-            self._close(OperationStatus.FAILED, cause, exc, is_logged=True)
-
     def _stop_at_once(self, now: float) -> None:
         """Cut a block that is entered with its request already made.
 
@@ -480,7 +454,7 @@ class Block(Operation):
             # To cancel their group would cancel the task that entered the block as well.
             for scope in self.__dict__.pop("source_scopes", ()):
                 call_soon(loop, scope.cancel)
-            return await self._let_sources_go(exc) if self._sources else exc
+            return await self._stop_sources_astray(exc) if self._sources else exc
         exc = await self.close_iterations(exc)
         return await self._stop_sources(exc) if self._sources else exc
 
@@ -529,6 +503,14 @@ class Block(Operation):
             ended a source and is no error (``KeyboardInterrupt``). The latter comes first: on
             Trio the cancelation by which the block heard of it is the group's own.
         """
+        sources, self._sources = self._sources, ()
+        exc = await self._stop_monitoring(sources, exc)
+        self._hear_no_more_of(sources)
+        return exc
+
+    async def _stop_monitoring(
+        self, sources: tuple[CancelationSource, ...], exc: BaseException | None
+    ) -> BaseException | None:
         tasks, self._tasks = self._tasks, None
         if tasks is not None:
             self.__dict__.pop("source_scopes", None)
@@ -540,26 +522,22 @@ class Block(Operation):
                 exc = _the_only_one(group)
             except BaseException as late:
                 exc = exc or late
-        return await self._let_sources_go(exc)
+        return await _all_stopped(sources, exc)
 
-    async def _let_sources_go(self, exc: BaseException | None) -> BaseException | None:
-        """Stop the sources and let them tell this operation nothing more.
-
-        Returns:
-            What ended the block: *exc*, or a cancelation that came while the sources stopped.
-        """
+    async def _stop_sources_astray(self, exc: BaseException | None) -> BaseException | None:
+        """Stop the sources from another task than that which entered the block."""
         sources, self._sources = self._sources, ()
-        try:
-            await stop_all(sources)
-        except BaseException as late:
-            exc = exc or late
+        exc = await _all_stopped(sources, exc)
+        self._hear_no_more_of(sources)
+        return exc
+
+    def _hear_no_more_of(self, sources: tuple[CancelationSource, ...]) -> None:
         own = self.__dict__.get("asked_by_sources")
         for source in sources:
             # One that was taken over from another operation goes on telling that one, which
             # may be combined with more operations to come.
             if own is not None and source.tells(own):
                 source.set_cancel_callback(None)
-        return exc
 
     # -- leaving -------------------------------------------------------------------------
 
@@ -592,6 +570,36 @@ class Block(Operation):
             # The frame of this call is part of the traceback of what it raises; without this
             # the error and the frame would keep each other alive.
             del leaving, ended_by, exc, tb
+
+    async def end_between_steps(self, exc: BaseException | None, *, is_cut: bool = False) -> None:
+        """End as the operation of a generator that is not in a step, so that no scope is open.
+
+        Args:
+            exc: What ends it, or None.
+            is_cut: Whether a request does, which no scope delivers here.
+
+        Raises:
+            BaseException: What leaves the generator.
+        """
+        assert self._loop is not None
+        backend = self._loop.backend
+        leaving = exc
+        try:
+            self._notice_deadline()
+            if is_cut:
+                leaving = self._settle(exc, is_cancel=True, is_taken=True)
+            elif exc is None:
+                self._close(OperationStatus.COMPLETED, self._first_cause())
+            else:
+                self._settle(exc, _is_cancel(exc, backend.cancelled_exception_class()), False)
+            if isinstance(leaving, CancelationError) and (is_cut or self._is_from_a_check(leaving)):
+                leaving = await _let_the_outer_go_first(leaving, backend)
+            if self._callbacks is not None:
+                await self._end(self._callbacks, leaving)
+            if leaving is not None:
+                raise leaving
+        finally:
+            del leaving, exc
 
     def _leave(self, exc: BaseException | None) -> BaseException | None:
         """Leave the scope and settle how the operation ended.
@@ -627,7 +635,9 @@ class Block(Operation):
             return rest
         return self._settle(exc, is_cancel, is_taken)
 
-    def _settle(self, exc: BaseException, is_cancel: bool, is_taken: bool) -> BaseException | None:
+    def _settle(
+        self, exc: BaseException | None, is_cancel: bool, is_taken: bool
+    ) -> BaseException | None:
         if is_cancel or isinstance(exc, GeneratorExit):
             ended_by = self.cause or self._cause_around() or Cause(CancelationReason.EXTERNAL)
             self._close(OperationStatus.CANCELLED, ended_by)
@@ -706,8 +716,6 @@ class Block(Operation):
         ending: OperationStatus,
         cause: Cause | None,
         error: BaseException | None = None,
-        *,
-        is_logged: bool = False,
     ) -> None:
         """Write down the ending, and take the operation out of everything that knows it."""
         self._ended_at = time.monotonic()
@@ -743,7 +751,7 @@ class Block(Operation):
             if own is not None:
                 own.let_go()
             self.__dict__.pop("combined", None)
-        if not is_logged and (ending is OperationStatus.CANCELLED or self._is_traced):
+        if ending is OperationStatus.CANCELLED or self._is_traced:
             self._log_the_end(ending, cause)
 
     def _shed_error(self, cause: Cause) -> None:
@@ -818,6 +826,17 @@ async def _run_source(source: CancelationSource, scope: anyio.CancelScope) -> No
     """Run a source in a scope of its own, which ends it without its group."""
     with scope:
         await source.run()
+
+
+async def _all_stopped(
+    sources: tuple[CancelationSource, ...], exc: BaseException | None
+) -> BaseException | None:
+    """Stop sources; return *exc*, or a cancelation that came meanwhile."""
+    try:
+        await stop_all(sources)
+    except BaseException as late:
+        exc = exc or late
+    return exc
 
 
 async def _let_the_outer_go_first(

@@ -574,14 +574,9 @@ class Cancelable(Block):
             TypeError: If an argument is of the wrong kind.
             ValueError: If the timeout is not above zero, or there is no such reason.
         """
-        block = self._running_block()
-        if block is None:
+        if self._scope is None or self._ending is not None:
             msg = "`shield` protects a section of a running block; enter the block first"
             raise RuntimeError(msg)
-        if block is not self:
-            async with block.shield(timeout=timeout, reasons=reasons) as section:
-                yield section
-            return
         name = None if self.name is None else f"{self.name} (shielded)"
         section = Cancelable.with_timeout(bound(timeout, "timeout"), name=name, parent=self)
         around = self._holds_inside()
@@ -609,15 +604,6 @@ class Cancelable(Block):
         await self.check_cancelation()
         if cut is not None:
             raise cut
-
-    def _running_block(self) -> Cancelable | None:
-        """Return this operation if it has a block, else the step of its generator, if in one."""
-        if self._scope is not None and self._ending is None:
-            return self
-        around = current_block()
-        while around is not None and (around._scope is None or around.known_id != self.known_id):
-            around = around._block_around
-        return None if self.known_id is None else cast("Cancelable | None", around)
 
     def _holds_inside(self) -> list[Hold]:
         """Return the holds of the sections between this block and the calling code.

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import timedelta
 from functools import partial, wraps
 from typing import ParamSpec, TypeVar, cast, overload
 
-import anyio
-
 from ._cancelable import Cancelable, current_operation
 from ._ids import checked_id
 from ._seconds import limit
-from ._streams import CancelableStream
+from ._steps import Steps
 from ._text import checked_text
 from ._token import CancelationToken, checked_token
-from .sources import CancelationSource, Condition, ConditionSource, SignalSource, stop_all
+from .sources import Condition, ConditionSource, SignalSource
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,9 +51,13 @@ def cancelable(
     """Run each call of an async function inside an operation of its own.
 
     With or without parentheses; on functions, methods, classmethods (below ``@classmethod``)
-    and async generators, whose steps are cancelled one by one. An error that is thrown into a
-    generator, as a context manager does, reaches it outside any step. The signature stays; a
-    parameter called *inject_param* gets the operation unless the caller gives it.
+    and async generators. The signature stays; a parameter called *inject_param* gets the
+    operation unless the caller gives it.
+
+    The operation of a generator lasts from its first step to its end, with one clock. It is cut
+    in a step, or at the next one, where the generator is closed. An operation around stops it
+    in a step only, so that a consumer may give each item a block of its own. An error that is
+    thrown into a generator, as a context manager does, reaches it outside any step.
 
     Args:
         timeout: Seconds for one call.
@@ -469,83 +470,41 @@ def _wrap_function(
 
 
 def _wrap_generator(
-    function: Callable[P, AsyncIterator[T]],
+    function: Callable[P, AsyncGenerator[T, object]],
     make: Callable[[str], Cancelable],
     name: str,
     place: tuple[str, int] | None,
-) -> Callable[P, AsyncGenerator[T]]:
+) -> Callable[P, AsyncGenerator[T, object]]:
     @wraps(function)
-    async def iterate(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T]:
+    async def iterate(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, object]:
         whole = make(name)
         _inject(kwargs, args, place, whole)
-
-        def make_step(deadline: float) -> Cancelable:
-            step = Cancelable(whole.operation_id, name).combine(whole)
-            step.deadline = min(step.deadline, deadline)
-            return step
-
-        async with (
-            _listed_throughout(whole),
-            _listening_throughout(whole),
-            CancelableStream(
-                function(*args, **kwargs), make_step, timeout=whole.remaining
-            ) as items,
-        ):
-            fetch: Callable[[], Awaitable[T]] = items.__anext__
-            try:
-                while True:
-                    try:
-                        item = await fetch()
-                    except StopAsyncIteration:
-                        return
-                    try:
-                        sent = yield item
-                    except GeneratorExit:
-                        raise
-                    except BaseException as error:
-                        fetch = partial(items.athrow, error)
-                    else:
-                        fetch = partial(items.asend, sent)
-            finally:
-                del fetch  # which may hold an error that holds this frame
+        source = function(*args, **kwargs)
+        steps = Steps(whole, source)
+        fetch_next = fetch = partial(steps.step, source.__anext__)
+        try:
+            while True:
+                try:
+                    item = await fetch()
+                except StopAsyncIteration:
+                    return
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    fetch = partial(steps.throw, error)
+                else:
+                    fetch = fetch_next
+                    if sent is not None:
+                        fetch = partial(steps.step, partial(source.asend, sent))
+        except BaseException as error:
+            await steps.end(error)
+            raise
+        finally:
+            del fetch  # which may hold an error that holds this frame
 
     return iterate
-
-
-@asynccontextmanager
-async def _listed_throughout(whole: Cancelable) -> AsyncGenerator[None]:
-    """Let the registry list the operation of a generator from its first step to its end."""
-    whole.begin_without_a_block()
-    try:
-        yield
-    except BaseException as error:
-        await whole.close_iterations(error)
-        whole.end_without_a_block(error)
-        raise
-    failure = await whole.close_iterations(None)
-    whole.end_without_a_block(failure)
-    if failure is not None:
-        raise failure
-
-
-@asynccontextmanager
-async def _listening_throughout(whole: Cancelable) -> AsyncGenerator[None]:
-    """Let the sources that need no task listen also between the steps of a generator.
-
-    A signal that comes while the consumer works would end the process otherwise.
-    """
-    sources, whole._sources = whole._sources, ()
-    started: list[CancelationSource] = []
-    try:
-        for source in sources:
-            if source.needs_task:
-                whole._sources = (*whole._sources, source)
-            else:
-                await source.start_monitoring(anyio.CancelScope())
-                started.append(source)
-        yield
-    finally:
-        await stop_all(started)
 
 
 def _refuse_generator(function: Callable[..., object]) -> None:

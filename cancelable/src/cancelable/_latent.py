@@ -26,6 +26,7 @@ from ._operation import OperationToken, nobody
 from ._registry import OperationRegistry, registry_here
 from ._seconds import grace_of, moment, seconds
 from ._single import Single
+from ._status import OperationStatus
 from ._token import Listener
 
 
@@ -249,7 +250,8 @@ class LatentOperation(Single):
         """Return an operation for a block that ended before anybody asked; keep it as its own."""
         operation = self.make_operation()
         operation._started_at = self._started_at
-        operation.end_without_a_block(failure)
+        ending = OperationStatus.COMPLETED if failure is None else OperationStatus.FAILED
+        operation._close(ending, None, failure)
         self._made = [operation]
         return operation
 

@@ -478,7 +478,7 @@ class Operation(Awaited, Single):
         if clock is not None:
             self._forget_the_limit(max(when, clock()) - passed)
         self._deadline = when
-        if self._ending is None and self._scope is not None:
+        if self._ending is None and self._clock is not None:
             self._retime()
 
     def _forget_the_limit(self, moved_by: float) -> None:
@@ -499,12 +499,13 @@ class Operation(Awaited, Single):
         waiting: list[Operation] = [self]
         while waiting:
             operation = waiting.pop()
-            scope = operation._scope
-            if scope is None or operation._ending is not None:
+            if operation._ending is not None:
                 continue
-            when = operation._hard_cut()
-            if when != scope.deadline:
-                scope.deadline = when
+            scope = operation._scope
+            if scope is not None:  # a generator has none between two steps
+                when = operation._hard_cut()
+                if when != scope.deadline:
+                    scope.deadline = when
             for hold in operation._holds:
                 hold.cut(operation._native, operation._native_message())
             token: OperationToken | None = operation.__dict__.get("token")
@@ -561,9 +562,10 @@ class Operation(Awaited, Single):
         """Go on without a parent that has ended: its deadline is gone, what it asked stands.
 
         With a section that has ended, what was asked beyond it is no longer kept from this one.
+        A generator between two steps was asked nothing by its parent.
         """
         self._notice_deadline()
-        if self._causes:
+        if self._causes and not self._is_shield:
             cut = min(parent._deadline + parent._grace, parent._cut)
             self._cut = min(self._cut, self._translate(cut, parent), self._nearest_cut())
         if self._loop is not None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import suppress
 from datetime import timedelta
-from operator import methodcaller
 from typing import Generic, Self, TypeVar
 
 import anyio
@@ -24,16 +23,11 @@ from ._count import count
 from ._ids import checked_id, new_id
 from ._iterator import KEPT, CancelableAsyncIterator
 from ._seconds import limit
+from ._steps import SCOPE_LEFT_OPEN
 from ._text import checked_text
 from ._token import CancelationToken, checked_token
 
 T = TypeVar("T")
-
-SCOPE_LEFT_OPEN = (
-    "the source holds a cancel scope or a task group open across its `yield`, so its steps "
-    "cannot be cancelled one by one; iterate over it inside a block, with "
-    "`async with Cancelable() as cancel: async for item in cancel.stream(source)`"
-)
 
 
 class CancelableStream(SelfClosing, AsyncIterator[T], Generic[T]):
@@ -80,7 +74,6 @@ class CancelableStream(SelfClosing, AsyncIterator[T], Generic[T]):
         self._on_progress = on_progress
         self._kept: deque[T] | None = deque(maxlen=KEPT) if buffer_partial else None
         self._unreported: tuple[int, T] | None = None
-        self._resume: Callable[[AsyncIterator[T]], Awaitable[T]] = anext
         self._source: AsyncIterator[T] | None = None
         self._is_over = False
 
@@ -98,34 +91,7 @@ class CancelableStream(SelfClosing, AsyncIterator[T], Generic[T]):
         if self._source is None:
             self._source = aiter(self._stream)
             self._deadline = anyio.current_time() + self._timeout
-        return self._handed_on(await self._step(self._source))
-
-    async def asend(self, value: object) -> T:
-        """Fetch the next item, as what the ``yield`` of a generator gives *value*.
-
-        Args:
-            value: For the source; None for one that is no generator.
-        """
-        self._resume = anext if value is None else methodcaller("asend", value)
-        return await anext(self)
-
-    async def athrow(self, error: BaseException) -> T:
-        """Throw an error into the source, in the calling task.
-
-        This is no step of the stream: the source handles the error or cleans up because of it,
-        also when the time of the stream is over.
-
-        Args:
-            error: What is raised at the ``yield`` of a generator; at once by other sources.
-        """
-        source = self._source
-        if self._is_over or not isinstance(source, AsyncGenerator):
-            await self.aclose()
-            raise error
-        item: T = await source.athrow(error)
-        return self._handed_on(item)
-
-    def _handed_on(self, item: T) -> T:
+        item = await self._step(self._source)
         self.count += 1
         if self._kept is not None:
             self._kept.append(item)
@@ -147,8 +113,7 @@ class CancelableStream(SelfClosing, AsyncIterator[T], Generic[T]):
                 await self._report()
                 await step.check_cancelation()
                 try:
-                    resume, self._resume = self._resume, anext
-                    fetched.append(await resume(source))
+                    fetched.append(await anext(source))
                 except StopAsyncIteration:
                     is_exhausted = True
         except RuntimeError as error:
