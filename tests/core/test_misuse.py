@@ -369,7 +369,7 @@ async def test_a_timedelta_is_taken_wherever_seconds_are() -> None:
     registry = OperationRegistry()
     async with registry.register(Cancelable("live")) as operation:
         assert operation.extend(hour)
-            assert operation.remaining == pytest.approx(3600, abs=10)
+        assert operation.remaining == pytest.approx(3600, abs=10)
         assert operation.extend(None)
         assert operation.remaining == math.inf
         assert await operation.wait_stopped(timedelta(0)) is None
