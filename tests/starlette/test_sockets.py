@@ -869,6 +869,8 @@ async def test_a_timeout_that_nobody_catches_is_quiet(
     assert socket.close_code == 3008
     assert socket.received == ['{"status":"connected"}', "1"]
     assert caplog.records == []
+    if wrap is in_middleware:
+        assert [each.cancel_reason for each in endings] == [CancelationReason.TIMEOUT]
 
 
 async def test_a_socket_closes_with_the_reason_of_what_is_around(
