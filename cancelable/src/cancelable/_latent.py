@@ -30,6 +30,9 @@ from ._status import OperationStatus
 from ._token import Listener
 
 
+_NEVER = math.inf
+
+
 class LatentOperation(Single):
     """Run a block whose operation is made when somebody asks for it.
 
@@ -100,8 +103,7 @@ class LatentOperation(Single):
             TypeError: If one of the two is no number of seconds.
             ValueError: If one of the two is NaN, or the grace is negative.
         """
-        # Floats are looked at in passing, since this is made for each request.
-        if not (type(timeout) is type(grace) is float and timeout == timeout and grace >= 0):
+        if timeout is not _NEVER or grace != 0.0:  # since this is made for each request
             timeout, grace = seconds(timeout, "timeout"), grace_of(grace)
         self._loop = loop = current_loop()
         self.native_loop = loop.native_token
