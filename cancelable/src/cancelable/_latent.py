@@ -29,7 +29,6 @@ from ._single import Single
 from ._status import OperationStatus
 from ._token import Listener
 
-
 _NEVER = math.inf
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -17,6 +16,7 @@ from starlette.routing import Route
 
 from cancelable.bus import CancelBus, InMemoryBus, OperationState
 
+from ._callable import is_async
 from ._desk import EVERYBODY, LONGEST_WAIT, OperationDesk, Owner, checked_owner
 from ._whole_answer import whole_answer
 
@@ -208,8 +208,7 @@ async def _asked(function: Asker, request: Request) -> object:
     Raises:
         TypeError: If nothing has been asked; see ``whole_answer``.
     """
-    called: tuple[object, ...] = (function, getattr(function, "__call__", None))  # noqa: B004
-    if any(map(inspect.iscoroutinefunction, called)):
+    if is_async(function):
         answer = function(request)
     else:
         # In a tuple: Trio lets no coroutine out of a thread.
