@@ -416,3 +416,21 @@ async def test_a_child_in_another_task_has_the_grace_of_its_parent() -> None:
     with anyio.fail_after(5), pytest.raises(ParentCancelation):
         await task
     assert watch.seconds == 4
+
+
+async def test_what_a_listener_raises_as_a_deadline_passes_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody has called, to whom it could be raised; the others are told."""
+    heard: list[bool] = []
+
+    def leave(token: CancelationToken) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable.with_timeout(1, grace=1) as operation:
+            operation.token.on_cancel(leave)
+            operation.token.on_cancel(lambda token: heard.append(token.is_cancelled))
+            await anyio.sleep_forever()
+    assert heard == [True]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]

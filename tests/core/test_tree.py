@@ -667,3 +667,67 @@ async def test_a_deep_tree_is_cancelled_without_recursion() -> None:
             await anyio.sleep(3600)
     assert operations[0].cancel_reason is R.MANUAL
     assert {each.cancel_reason for each in operations[1:]} == {R.PARENT}
+
+
+async def test_a_deadline_above_comes_before_a_later_cancel_around() -> None:
+    """S3, S6: also where the parent is elsewhere, and nobody noticed its deadline."""
+    with_deadline: list[Cancelable] = []
+    causes: list[CancelationReason | None] = []
+    began, release = anyio.Event(), anyio.Event()
+
+    async def elsewhere() -> None:
+        async with Cancelable.with_timeout(1).move_on() as parent:
+            with_deadline.append(parent)
+            began.set()
+            with anyio.CancelScope(shield=True):
+                await release.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(elsewhere)
+        await began.wait()
+        async with Cancelable().move_on() as around:
+            async with Cancelable(parent=with_deadline[0]) as child:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(2)
+                await around.cancel()
+                assert child.cause is not None
+                causes.append(child.cause.origin_reason)
+        release.set()
+    assert causes == [R.TIMEOUT]
+
+
+async def test_a_cancel_passes_however_many_ways_lead_up() -> None:
+    """No deeper in Python than one."""
+    line: list[Cancelable] = []
+
+    async def nest(depth: int) -> None:
+        if depth == 0:
+            await line[0].cancel()
+            assert all(operation.cancel_requested for operation in line)
+            await anyio.lowlevel.checkpoint()
+            return
+        async with Cancelable(parent=line[-2]) as operation:
+            line.append(operation)
+            await nest(depth - 1)
+
+    with pytest.raises(ManualCancelation):
+        async with Cancelable() as first, Cancelable() as second:
+            line.extend([first, second])
+            await nest(120)
+
+
+async def test_a_block_that_was_refused_may_be_entered_elsewhere() -> None:
+    """S8, S16: a try whose id was taken leaves nothing behind."""
+    registry = OperationRegistry()
+    second = Cancelable("mine", register_globally=True)
+    with registry.as_default():
+        async with Cancelable("mine", register_globally=True):
+            with pytest.raises(ValueError, match="'mine' is live"):
+                async with second:
+                    pytest.fail("entered")
+        other = OperationRegistry()
+        with other.as_default():
+            async with second:
+                assert second.parent is None
+                assert other.get_operation("mine") is second
+        assert registry.get_operation("mine") is None

@@ -577,8 +577,15 @@ async def test_an_authorisation_is_awaited_whatever_is_async_of_it(
     assert (await office.ask("GET", "/operations"))[0] == 200
 
 
-async def test_a_class_is_no_yes_of_its_objects(anyio_backend: object) -> None:
-    """W19: to make one asks nobody."""
-    router = operations_router(authorize=PlainCall, owner=None)
-    with pytest.raises(TypeError, match="give an object of that class"):
+async def makes_a_check() -> object:
+    return signed_in
+
+
+@pytest.mark.parametrize("authorize", [PlainCall, makes_a_check], ids=["class", "factory"])
+async def test_what_nobody_has_called_lets_nobody_in(
+    anyio_backend: object, authorize: Callable[..., object]
+) -> None:
+    """W19: to make the check is not to make it."""
+    router = operations_router(authorize=authorize, owner=None)
+    with pytest.raises(TypeError, match="which nobody has called"):
         await Office("alone", None, router).ask("GET", "/operations", user=None)

@@ -9,18 +9,14 @@ import anyio
 import pytest
 from anyio import sleep_forever
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask, BackgroundTasks
+from starlette.background import BackgroundTasks
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from cancelable import Cancelable, CancelOutcome, OperationContext, OperationRegistry
-from cancelable_starlette import (
-    RequestCancelationMiddleware,
-    cancelable_background,
-    get_request_operation,
-)
+from cancelable import CancelOutcome, OperationRegistry
+from cancelable_starlette import RequestCancelationMiddleware, cancelable_background
 from cancelable_starlette.testing import ScriptedConnection
 from tests.starlette.support import Watch, run
 
@@ -166,79 +162,6 @@ async def test_what_it_raises_is_an_error(anyio_backend: object) -> None:
 
     with pytest.raises(LookupError, match="mine"):
         await run(serving(cancelable_background(work)), ScriptedConnection(), "alone")
-
-
-async def stopped_by_its_own_operation() -> None:
-    async with Cancelable.with_timeout(0.01, name="inner"):
-        await sleep_forever()
-
-
-async def reads_its_client(request: Request) -> None:
-    await anyio.sleep(1)
-    with anyio.CancelScope(shield=True):
-        await request.body()
-
-
-@pytest.mark.parametrize("task", ["its own operation", "a group", "a read"])
-async def test_a_request_that_was_answered_is_not_told_as_cancelled(
-    anyio_backend: object, watch: Watch, caplog: pytest.LogCaptureFixture, task: str
-) -> None:
-    """W11: what ends a background task is its own, quiet, and no end of the request."""
-    facts: list[OperationContext] = []
-    operations: list[Cancelable | None] = []
-
-    async def in_a_group() -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(stopped_by_its_own_operation)
-
-    async def endpoint(request: Request) -> Response:
-        operations.append(get_request_operation(request))
-        job = {
-            "its own operation": BackgroundTask(stopped_by_its_own_operation),
-            "a group": BackgroundTask(in_a_group),
-            "a read": BackgroundTask(reads_its_client, request),
-        }[task]
-        return PlainTextResponse("ok", background=job)
-
-    app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
-    body = [b"a"] * 3 if task == "a read" else b""
-    connection = ScriptedConnection("POST", body=body, leave_after_messages=2, pause=0.1)
-    with caplog.at_level(logging.INFO):
-        await run(RequestCancelationMiddleware(app, on_cancel=facts.append), connection, watch)
-
-    assert (connection.status, connection.body, connection.complete) == (200, b"ok", True)
-    (operation,) = operations
-    assert operation is not None
-    assert operation.is_completed
-    assert facts == []
-    told = [record.getMessage() for record in caplog.records]
-    assert [("inner" in text, "timeout" in text) for text in told] == (
-        [] if task == "a read" else [(True, True)]
-    )
-
-
-async def test_a_request_that_is_cancelled_by_its_id_behind_its_answer_is_told(
-    anyio_backend: object, watch: Watch
-) -> None:
-    """W5, W11: that is not the doing of the task."""
-    facts: list[OperationContext] = []
-
-    async def work(request: Request) -> None:
-        operation = get_request_operation(request)
-        assert operation is not None
-        async with Cancelable(name="inner"):
-            OperationRegistry.current().cancel(operation.operation_id)
-            await sleep_forever()
-
-    async def endpoint(request: Request) -> Response:
-        return PlainTextResponse("ok", background=BackgroundTask(work, request))
-
-    app = Starlette(routes=[Route("/", endpoint)])
-    connection = ScriptedConnection()
-    await run(RequestCancelationMiddleware(app, on_cancel=facts.append), connection, watch)
-
-    assert connection.complete
-    assert [(each.name, str(each.cancel_reason)) for each in facts] == [("GET /", "manual")]
 
 
 def test_what_is_no_job_is_refused() -> None:

@@ -16,6 +16,8 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from cancelable_starlette import RequestCancelationMiddleware
+from cancelable_starlette._read_ahead import ReadAhead
+from cancelable_starlette._serving import Settings, open_exchange, serve_alone
 from cancelable_starlette.testing import (
     GRANIAN,
     HYPERCORN,
@@ -516,3 +518,26 @@ async def test_a_look_is_recognised_by_its_deadline(anyio_backend: object) -> No
         assert anyio.current_effective_deadline() == -math.inf
     with anyio.CancelScope():
         assert anyio.current_effective_deadline() == math.inf
+
+
+async def test_what_a_server_gives_too_late_is_held_by_nobody(anyio_backend: object) -> None:
+    """W3: where its ``receive()`` takes no cancel, the message comes behind the request."""
+    bound = ReadAhead()
+
+    async def receive() -> Message:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(10)
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+
+    async def send(message: Message) -> None:
+        pass
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+
+    scope = ScriptedConnection("POST", headers=[(b"content-length", b"9000")]).scope
+    settings = Settings(read_ahead=bound)
+    exchange = open_exchange(scope, receive, send, settings)
+    await serve_alone(handle, exchange, scope, settings)
+    await anyio.sleep(20)
+    assert bound.held == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -282,6 +283,38 @@ async def forgets_to_await(request: Request) -> object:
     return forgotten[-1]
 
 
+class Role:
+    """A check that has to be made and then called."""
+
+    def __init__(self, request: Request | str) -> None:
+        self.request = request
+
+    def __call__(self, request: Request) -> None:
+        signed_in(request)
+
+
+@contextlib.contextmanager
+def around(request: Request) -> Iterator[None]:
+    signed_in(request)
+    yield
+
+
+@pytest.mark.parametrize(
+    "authorize",
+    [Role, functools.partial(Role), lambda _: Role("admin"), lambda _: signed_in, around],
+    ids=["class", "partial", "object", "function", "context"],
+)
+async def test_what_nobody_has_called_lets_nobody_in(
+    anyio_backend: object, authorize: Callable[[Request], object]
+) -> None:
+    """W19: to make the check is not to make it."""
+    routes = operations_routes(authorize=authorize, owner=None, bus=InMemoryBus())
+    connection = ScriptedConnection("GET", "/operations")
+    with pytest.raises(TypeError, match="which nobody has called"):
+        await connection.run(Starlette(routes=list(routes)))
+    assert connection.status in (None, 500)
+
+
 @pytest.mark.parametrize("authorize", [yields, yields_later, AsyncCall(yields), forgets_to_await])
 async def test_an_authorisation_of_which_nothing_runs_lets_nobody_in(
     anyio_backend: object, authorize: Callable[[Request], object]
@@ -294,23 +327,6 @@ async def test_an_authorisation_of_which_nothing_runs_lets_nobody_in(
     assert connection.status in (None, 500)
     while forgotten:
         forgotten.pop().close()  # else Python warns of it
-
-
-async def test_a_class_is_no_yes_of_its_objects(anyio_backend: object) -> None:
-    """W19: to make one asks nobody."""
-
-    class SignedIn:
-        def __init__(self, request: Request) -> None:
-            self.request = request
-
-        def __call__(self, request: Request) -> None:
-            signed_in(request)
-
-    routes = operations_routes(authorize=SignedIn, owner=None, bus=InMemoryBus())
-    connection = ScriptedConnection("GET", "/operations")
-    with pytest.raises(TypeError, match="give an object of that class"):
-        await connection.run(Starlette(routes=list(routes)))
-    assert connection.status in (None, 500)
 
 
 async def test_operators_see_all_where_that_was_said(anyio_backend: object) -> None:

@@ -11,7 +11,7 @@ from anyio import sleep_forever
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cancelable import (
@@ -950,3 +950,36 @@ async def test_two_tasks_may_close_at_once(anyio_backend: object) -> None:
     with anyio.fail_after(LIMIT):
         await socket.run(RequestCancelationMiddleware(app))
     assert took == [pytest.approx(0, abs=0.1)]
+
+
+async def test_a_close_that_its_handler_cuts_is_no_close_that_failed(
+    anyio_backend: object, wrap: Wrap
+) -> None:
+    """W2, W9: the server has it; the client's answer to it stops nobody."""
+    done: list[str] = []
+    messages = [{"type": "websocket.connect"}]
+    answered = anyio.Event()
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await answered.wait()
+        return {"type": "websocket.disconnect", "code": 1000, "reason": ""}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.close":
+            await sleep_forever()
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with anyio.move_on_after(1):
+            await websocket.close()
+        answered.set()
+        await anyio.sleep(1)
+        done.append("cleaned up")
+
+    scope = {"type": "websocket", "path": "/", "headers": [], "query_string": b""}
+    with anyio.fail_after(LIMIT):
+        await wrap(handle)(scope, receive, send)
+    assert done == ["cleaned up"]
+    assert endings == []

@@ -21,15 +21,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from cancelable import Cancelable, CancelationReason, OperationContext
+from cancelable import Cancelable, CancelationReason, OperationContext, current_operation
 from cancelable_starlette import (
     CancelableStreamingResponse,
     RequestCancelationMiddleware,
     cancelable_streaming_response,
     get_request_operation,
 )
-from cancelable_starlette.testing import HYPERCORN, ScriptedConnection
-from tests.starlette.support import Watch, run
+from cancelable_starlette.testing import HYPERCORN, ScriptedConnection, ServerBehaviour
+from tests.starlette.support import Watch, application, run
 
 USES_THREADS = True
 
@@ -485,3 +485,62 @@ def test_what_cannot_be_streamed_is_refused() -> None:
         cancelable_streaming_response([], send_timeout="1")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="close_timeout"):
         cancelable_streaming_response([], close_timeout="1")  # type: ignore[arg-type]
+
+
+async def test_a_view_is_not_looked_at_when_it_has_been_sent(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W2, W8: whoever gives one may release it, or fill its buffer anew."""
+
+    async def chunks() -> AsyncIterator[memoryview]:
+        for text in (b"data: one", b"\n\ndata: two", b"\n\n"):
+            with memoryview(bytearray(text)) as view:
+                yield view
+
+    connection = ScriptedConnection()
+    app = RequestCancelationMiddleware(application(CancelableStreamingResponse(chunks())))
+    await run(app, connection, watch)
+    assert (connection.body, connection.complete) == (b"data: one\n\ndata: two\n\n", True)
+
+
+async def test_how_a_stream_of_views_ends_is_known_as_it_was_sent(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W6: the last event comes behind a whole one, whatever the buffer holds by then."""
+    buffer = bytearray(b"data: one\n\n")
+
+    async def chunks() -> AsyncIterator[memoryview]:
+        yield memoryview(buffer)
+        buffer[:] = b"not an end."
+        await get_operation().cancel()
+        await checkpoint()
+
+    def get_operation() -> Cancelable:
+        operation = current_operation()
+        assert operation is not None
+        return operation
+
+    connection = ScriptedConnection()
+    app = RequestCancelationMiddleware(application(CancelableStreamingResponse(chunks())))
+    await run(app, connection, watch)
+    assert connection.body.startswith(b"data: one\n\nevent: cancelled")
+
+
+async def test_a_timeout_in_a_plain_stream_is_no_client_that_left(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """S2, W11: Starlette takes the error for an OSError of the server where ASGI is 2.4."""
+    facts: list[OperationContext] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        async with Cancelable.with_timeout(1):
+            yield b"first"
+            await anyio.sleep_forever()
+
+    connection = ScriptedConnection(server=ServerBehaviour(spec_version="2.4"))
+    app = RequestCancelationMiddleware(
+        application(StreamingResponse(chunks())), on_cancel=facts.append
+    )
+    await run(app, connection, watch)
+    assert (connection.body, connection.complete) == (b"first", False)
+    assert [each.cancel_reason for each in facts] == [CancelationReason.TIMEOUT]

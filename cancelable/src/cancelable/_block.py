@@ -377,8 +377,17 @@ class Block(Operation):
         """Enter the registry, if one shall list the operation."""
         if self._register and self.keeper is None:
             self.keeper = OperationRegistry.current()
-        if self.keeper is not None:
+        if self.keeper is None:
+            return
+        try:
             self.keeper.entered(self)
+        except ValueError:
+            # As if nothing had been tried: it may be entered when the id is free.
+            if self._register:
+                self.keeper = None
+            if self._finds_parent:
+                self._parent = None
+            raise
 
     def _stop_at_once(self, now: float) -> None:
         """Cut a block that is entered with its request already made.

@@ -24,7 +24,8 @@ from ._cause import Cause
 from ._context import OperationContext
 from ._hold import Hold
 from ._ids import checked_id, new_id
-from ._loop import Alarm, Loop, call_here, call_soon, current_loop
+from ._log import logger
+from ._loop import Alarm, Loop, call_soon, current_loop
 from ._outcome import CancelOutcome
 from ._progress import Progress
 from ._reason import CancelationReason
@@ -322,13 +323,19 @@ class Operation(Awaited, Single):
         """
         return self._above(past_shields=False)
 
-    def _above(self, *, past_shields: bool, both_ways: bool = True) -> Iterator[Operation]:
+    def _through_parent(self, parent: Operation) -> Iterator[Operation]:
+        """Yield the parent and those whose requests and deadlines reach it, nearest first."""
+        if self._is_shield:
+            return
+        if parent._ending is None and parent._clock is not None:
+            yield parent
+        yield from parent._askers()
+
+    def _above(self, *, past_shields: bool) -> Iterator[Operation]:
         """Yield the live operations above.
 
         Args:
             past_shields: Whether to go on behind a shielded section.
-            both_ways: Whether to go through the operation around a block, too, where the parent
-                is another one.
         """
         operation, is_live = self, self._ending is None
         while past_shields or not (is_live and operation._is_shield):
@@ -337,10 +344,9 @@ class Operation(Awaited, Single):
             if above is None:
                 return
             # Most have one above, which is seen at once.
-            if around is not None and around is not above and both_ways:
-                if operation._has_two_above():
-                    yield from operation._both_ways(past_shields=past_shields)
-                    return
+            if around is not None and around is not above and operation._has_two_above():
+                yield from operation._both_ways(past_shields=past_shields)
+                return
             is_live = above._ending is None and above._clock is not None
             if is_live:
                 yield above
@@ -524,7 +530,8 @@ class Operation(Awaited, Single):
         if loop is None or self._causes or "alarm" in self.__dict__:
             return
         if self._earliest()._deadline != math.inf:
-            call_here(loop, self._set_alarm)
+            # Not at once: this may be a signal handler between two lines of the loop itself.
+            call_soon(loop, self._set_alarm)
 
     def _set_alarm(self) -> None:
         """Have the nearest deadline noticed as it passes; runs in the loop of the operation.
@@ -550,7 +557,13 @@ class Operation(Awaited, Single):
 
     def _hear_the_alarm(self) -> None:
         self._drop_alarm()
-        self._notice_deadline()
+        try:
+            self._notice_deadline()
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            # What a callback of the token raises leaves the call that cancels, and nobody calls.
+            logger.exception("a callback of a token failed as a deadline passed: %r", self)
         self._set_alarm()
 
     def _drop_alarm(self) -> None:
@@ -584,8 +597,8 @@ class Operation(Awaited, Single):
         when = min(self._deadline + self._grace, self._cut)
         if self._parent is None or self._is_in_parents_task:
             return when
-        # What is around the block in this task, and not above the parent, cuts by itself.
-        return self._earliest_cut(when, self._above(past_shields=False, both_ways=False))
+        # What is around this block in its own task, and not above the parent, cuts by itself.
+        return self._earliest_cut(when, self._through_parent(self._parent))
 
     def _nearest_cut(self) -> float:
         """Return when this operation or one above is cut, up to a shield in between."""
@@ -608,19 +621,14 @@ class Operation(Awaited, Single):
             return math.inf  # one of them has ended meanwhile, in another thread
         return when - others() + mine()
 
-    def _earliest(self, asked: Operation | None = None) -> Operation:
+    def _earliest(self) -> Operation:
         """Return the operation, here or above, whose deadline comes first.
 
         Among equal deadlines the outermost is the one that counts.
-
-        Args:
-            asked: One above that was asked to stop; only those below it are looked at.
         """
         owner: Operation = self
         first = self._deadline
         for above in self._askers():
-            if above is asked:
-                break
             if above._deadline == math.inf:
                 continue
             when = self._translate(above._deadline, above)
@@ -642,12 +650,10 @@ class Operation(Awaited, Single):
             if deadline <= clock():
                 self._time_out(deadline)
             return
-        asked = self._first_asked()
-        owner = self._earliest(asked)
-        if asked is not None:
-            if not owner._was_due_before(owner._translate(asked._came, asked)):
-                self._learn_from(asked)
-                return
+        asked, owner = self._first_asked(), self._earliest()
+        if asked is not None and not owner._was_due_before(owner._translate(asked._came, asked)):
+            self._learn_from(asked)
+            return
         clock, deadline = owner._clock, owner._deadline
         if clock is None or deadline > clock():
             return
@@ -682,6 +688,19 @@ class Operation(Awaited, Single):
                 if first is None or came < since:
                     first, since = above, came
         return first
+
+    def _found_above(self) -> tuple[Cause, float] | None:
+        """Return the cause that ``_notice_deadline`` would record, and since when it is one."""
+        asked, owner = self._first_asked(), self._earliest()
+        if asked is not None and not owner._was_due_before(owner._translate(asked._came, asked)):
+            cause = asked._causes[0].below(asked.operation_id)
+            return cause, self._translate(asked._came, asked)
+        clock, deadline = owner._clock, owner._deadline
+        if clock is None or deadline > clock():
+            return None
+        timeout = owner._timed_out()
+        cause = timeout if owner is self else timeout.below(owner.operation_id)
+        return cause, self._translate(deadline, owner)
 
     def _learn_from(self, asked: Operation) -> None:
         """Take over the cause of an operation above."""
@@ -858,13 +877,13 @@ class Operation(Awaited, Single):
             above, known, came = waiting.pop()
             below = known.below(above.operation_id)
             for child in list(above._children):
-                if child._has_two_above():
-                    child._notice_deadline()  # see _adopt
                 if child._ending is not None or child._is_shield:
                     continue
                 if not child._causes:
                     first, since = below, child._translate(came, above)
-                    if child._was_due_before(since):
+                    if child._has_two_above():
+                        first, since = child._found_above() or (first, since)  # see _adopt
+                    elif child._was_due_before(since):
                         first, since = child._timed_out(), child._deadline
                     child._causes.append(first)
                     if child._causes[0] is first:

@@ -127,6 +127,8 @@ class Steps(Generic[T]):
         if whole._is_cut():
             return False
         self._enter_scope()
+        if whole._has_more:
+            whole._set_alarm()  # there may be another deadline around than before
         return not self._idle or await self._watch_again()
 
     def _connect(self) -> None:

@@ -169,7 +169,7 @@ class CancelationToken(Single):
         It runs once, in the thread that cancels (at once if that has happened), perhaps in
         a signal handler: it must be quick and must not block. Errors that it raises are logged;
         what is no error (``KeyboardInterrupt``, ``SystemExit``) leaves the call that cancels,
-        when all others have been told.
+        when all others have been told. Where a deadline tells, nobody calls, and that is logged.
 
         Args:
             callback: A plain function.

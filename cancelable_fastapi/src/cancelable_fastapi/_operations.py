@@ -242,10 +242,11 @@ def _caller(authorize: Dependency, owner: Dependency) -> Dependency:
     async def authorized(answer: object = Depends(authorize)) -> None:
         await whole_answer(authorize, answer)
 
-    # FastAPI resolves the dependencies in the order of the parameters: who is not authorised is
-    # refused before anything is asked about him.
+    # FastAPI resolves the dependencies in the order of the parameters: whom *authorize* refuses,
+    # about him nothing is asked. Without the cache, since a coroutine is awaited once.
     async def caller(
-        _authorized: object = Depends(authorized), answer: object = Depends(owner)
+        _authorized: object = Depends(authorized),
+        answer: object = Depends(owner, use_cache=False),
     ) -> Owner:
         return checked_owner(await whole_answer(owner, answer))
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import anyio
 from anyio.lowlevel import checkpoint
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable import CancelationError, CancelationReason, LatentOperation
@@ -205,9 +205,11 @@ class HTTPExchange(Watched):
     def is_open(self) -> bool:
         """Whether ``send`` would give a chunk to the server and do nothing else.
 
-        A source of many chunks that has ``send`` itself, and none that a middleware has made of
-        it, may then call ``server_send`` instead, which is a coroutine less for each. It has to
-        show ``forgives`` what that raises.
+        A source of many chunks that has ``send`` itself may then call ``server_send`` instead,
+        which is a coroutine less for each. It has to show ``forgives`` what that raises. Whoever
+        has what somebody else has made of ``send`` must not: a middleware, or Starlette itself,
+        which does so for each route. So a response has this lane where it watches its own
+        request, or is the application itself.
         """
         latent = self.latent
         return self.passes_freely and (latent.is_untouched or not latent.cancel_requested)
@@ -446,7 +448,8 @@ def unwrapped(error: BaseException) -> BaseException:
     """Return what was raised, without what frameworks have put around it.
 
     A task group puts a lone error into a group. Starlette raises an error of its own from one for
-    which the application has a handler, if the response has started.
+    which the application has a handler, if the response has started; and a streamed response of
+    its own takes an OSError, as the error of a timeout is one, for a client that left.
     """
     while True:
         if isinstance(error, BaseExceptionGroup):
@@ -456,5 +459,7 @@ def unwrapped(error: BaseException) -> BaseException:
             error = group.exceptions[0]
         elif type(error) is RuntimeError and str(error) == HANDLED_TOO_LATE and error.__cause__:
             error = error.__cause__
+        elif type(error) is ClientDisconnect and isinstance(error.__context__, CancelationError):
+            return error.__context__
         else:
             return error

@@ -403,7 +403,8 @@ class Inbox:
         if self._messages is None:
             self._messages = deque()
         self._messages.append(message)
-        self._hold(_size(message))
+        if not self._closed:  # else what was held has been given back, or is about to be
+            self._hold(_size(message))
         self._notify()
 
     # -- bounds and waking ---------------------------------------------------------------

@@ -276,12 +276,15 @@ class _Stream:
         """Send what the source gives, with as little as possible done for each chunk."""
         exchange, send = self._exchange, self._send
         direct = exchange if isinstance(exchange, HTTPExchange) and send == exchange.send else None
-        tail: bytes | memoryview = b""
+        tail = b""
         turns, until_look = Turns(), 1
         try:
             async for chunk in self._source:
                 data = chunk if isinstance(chunk, bytes) else self._encoded(chunk)
-                tail = data if len(data) > 3 else bytes(tail[-4:]) + data
+                if len(data) > 3 and isinstance(data, bytes):
+                    tail = data
+                else:  # a view may be released, or its buffer filled anew, when this is looked at
+                    tail = tail[-4:] + bytes(data[-4:])
                 message = {"type": "http.response.body", "body": data, "more_body": True}
                 if direct is not None and direct.is_open:
                     try:

@@ -178,9 +178,7 @@ async def end_as_cancelled(exchange: Exchange, error: Exception) -> None:
     """End the operation of a request as cancelled if that is what *error* says.
 
     An operation inside the request was cancelled and nobody handled its error, or a handler's
-    read met the disconnect. Behind a response that is complete, as in a background task, that
-    ends what raised it and not the request, which has been answered. A socket that has been closed
-    because of it is cancelled all the same. Call it in the block of the operation.
+    read met the disconnect. Call it in the block of the operation.
 
     Args:
         exchange: The request.
@@ -193,8 +191,5 @@ async def end_as_cancelled(exchange: Exchange, error: Exception) -> None:
         reason, message = CancelationReason.DISCONNECT, CLIENT_LEFT
     else:
         raise error
-    is_answered = isinstance(exchange, HTTPExchange) and exchange.complete
-    if is_answered and not exchange.latent.cancel_requested:
-        return
     await exchange.operation.cancel(reason, message, grace=0, because=inner)
     await checkpoint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
@@ -136,7 +137,7 @@ def token(value: str, name: str) -> str:
     if not isinstance(given, str):
         msg = f"`{name}` must be a text, not {value!r}"
         raise TypeError(msg)
-    if not (given.isascii() and given.replace("-", "").replace("_", "").isalnum()):
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", given):  # RFC 9110, section 5.6.2
         msg = f"`{name}` must be a name of letters, digits, '-' and '_', not {value!r}"
         raise ValueError(msg)
     return given
@@ -156,7 +157,9 @@ def statuses_of(
         ValueError: If there is no such reason, or a number is no status of an answer with a body.
     """
     wanted = "a status from 200 to 599 of an answer that has a body"
-    return _by_reason(value, name, wanted, lambda it: 200 <= it <= 599 and it not in (204, 304))
+    return _by_reason(
+        value, name, wanted, lambda it: 200 <= it <= 599 and it not in (204, 205, 304)
+    )
 
 
 def close_codes_of(

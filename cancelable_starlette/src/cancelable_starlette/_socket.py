@@ -190,7 +190,7 @@ class SocketExchange(Watched):
         try:
             await self.server_send(message)
         except anyio.get_cancelled_exc_class():
-            if is_last_word:
+            if is_last_word and self.latent.cancel_requested:
                 # The server may have it or not. If it has, it refuses the one that ``end`` sends.
                 self.complete = False
             raise

@@ -10,7 +10,7 @@ GIVE_WAY = 0.005
 """Seconds after which a stream that never waited lets others run."""
 
 QUICK_CHUNKS = 8
-"""Chunks between two looks, if they are quick: to read a clock takes a part of such a chunk."""
+"""Chunks between two looks at most: to read a clock takes a part of a quick chunk."""
 
 
 class Turns:
@@ -19,22 +19,25 @@ class Turns:
     Whoever is to notice that the client left needs a turn of the loop.
     """
 
-    __slots__ = ("_given_at", "_looked_at")
+    __slots__ = ("_given_at", "_looked_at", "_until_look")
 
     def __init__(self) -> None:
         """Count from now."""
         self._given_at = self._looked_at = monotonic()
+        self._until_look = 1
 
     async def look(self) -> int:
         """Give a turn if it is time.
 
         Returns:
-            After how many chunks to look again: a chunk may take as long as it likes to make, and
-            is not waited for seven times more.
+            After how many chunks to look again: twice as many as before as long as they are quick,
+            and one if they were not, since the next may take as long.
         """
         now = monotonic()
         took, self._looked_at = now - self._looked_at, now
         if now - self._given_at > GIVE_WAY:
             await checkpoint()
             self._given_at = self._looked_at = monotonic()
-        return QUICK_CHUNKS if took < GIVE_WAY / QUICK_CHUNKS else 1
+        is_quick = took < GIVE_WAY / QUICK_CHUNKS
+        self._until_look = min(2 * self._until_look, QUICK_CHUNKS) if is_quick else 1
+        return self._until_look

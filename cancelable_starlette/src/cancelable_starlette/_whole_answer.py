@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Generator
 
 
 async def whole_answer(function: object, answer: object) -> object:
@@ -18,18 +18,21 @@ async def whole_answer(function: object, answer: object) -> object:
 
     Raises:
         TypeError: If nothing has been asked: it gave back what would have to be run as well, such
-            as a generator, or is a class whose objects are what should have been called.
+            as a generator, a task, or what should have been called in its turn.
     """
     if inspect.isawaitable(answer):
         answer = await answer
-    if isinstance(answer, (Coroutine, Generator, AsyncGenerator)):
+    if isinstance(answer, (Generator, AsyncGenerator)) or inspect.isawaitable(answer):
         msg = (
             f"{function!r} must say itself who asks, and returned {answer!r}, of which nothing "
             "has run: make it a function, plain or async, that awaits what it calls and has no "
             "`yield`"
         )
         raise TypeError(msg)
-    if inspect.isclass(function) and callable(answer):
-        msg = f"{function!r} made an object that nobody has called: give an object of that class"
+    if callable(answer):
+        msg = (
+            f"{function!r} must say itself who asks, and returned {answer!r}, which nobody has "
+            "called: give that, or call it"
+        )
         raise TypeError(msg)
     return answer
