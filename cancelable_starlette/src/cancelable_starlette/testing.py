@@ -243,6 +243,9 @@ class ScriptedConnection:
             await self._discard(message)
             return
         await checkpoint()
+        if isinstance(message.get("body"), memoryview):
+            # What is sent is what it holds now.
+            message = {**message, "body": bytes(message["body"])}
         self.sent.append(message)
         if self._ends(message):
             self._complete = True
