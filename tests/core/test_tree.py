@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from itertools import chain
 
@@ -731,3 +733,19 @@ async def test_a_block_that_was_refused_may_be_entered_elsewhere() -> None:
                 assert second.parent is None
                 assert other.get_operation("mine") is second
         assert registry.get_operation("mine") is None
+
+
+@pytest.mark.parametrize("between", [False, True])
+async def test_a_parent_is_not_entered_inside_its_child(between: bool) -> None:
+    """The way up would have no end; the child goes on."""
+    parent = Cancelable()
+    async with Cancelable(parent=parent) as child:
+        async with Cancelable() if between else contextlib.nullcontext():
+            with anyio.fail_after(5), pytest.raises(RuntimeError, match="enter the parent first"):
+                async with parent:
+                    pytest.fail("entered")
+        await anyio.sleep(1)
+        assert child.remaining == math.inf
+        assert parent.parent is None
+    async with parent:
+        await anyio.sleep(1)

@@ -302,6 +302,8 @@ class Block(Operation):
         around = innermost.get()
         if around is not None:
             around = current_block()
+            if self._has_more and self._children:
+                self._refuse_to_run_inside(around)
             if self._finds_parent:
                 self._parent = around
         if self._register or self.keeper is not None:
@@ -344,6 +346,26 @@ class Block(Operation):
         if self._sources or (self._callbacks is not None and self._callbacks.on_start):
             await self._start()
         return self
+
+    def _refuse_to_run_inside(self, around: Block | None) -> None:
+        """Refuse to be underneath what is underneath this operation.
+
+        Raises:
+            RuntimeError: If *around* is, so that the way up would have no end.
+        """
+        seen: set[Operation] = set()
+        waiting: list[Operation | None] = [around]
+        while waiting:
+            each = waiting.pop()
+            if each is self:
+                msg = (
+                    "the operation around names this one as its parent, or one above it does; "
+                    "enter the parent first"
+                )
+                raise RuntimeError(msg)
+            if each is not None and each not in seen:
+                seen.add(each)
+                waiting += [each._parent, each._enclosing]
 
     def adopt(
         self,
