@@ -570,7 +570,7 @@ def test_bad_settings_are_refused() -> None:
 
 @pytest.mark.parametrize("server", [UVICORN, HYPERCORN, GRANIAN], ids=["uv", "hyper", "granian"])
 @pytest.mark.parametrize("wrapped", [True, False], ids=["middleware", "bare"])
-@pytest.mark.parametrize("chunks", [[], [b"hello"], [b"hel", b"lo", b"!"]], ids=len)
+@pytest.mark.parametrize("chunks", [[], [b"hello"], [b"he", b"llo", b"!"]], ids=len)
 async def test_an_application_that_answers_for_an_endpoint_reads_the_body_whole(
     anyio_backend: object, server: ServerBehaviour, wrapped: bool, chunks: list[bytes], watch: Watch
 ) -> None:

@@ -397,16 +397,13 @@ class Block(Operation):
 
     def _list(self) -> None:
         """Enter the registry, if one shall list the operation."""
-        if self._register and self.keeper is None:
-            self.keeper = OperationRegistry.current()
-        if self.keeper is None:
-            return
         try:
-            self.keeper.entered(self)
+            if self.keeper is not None:
+                self.keeper.entered(self)
+            elif self._register:
+                OperationRegistry.current().register_at_entry(self)
         except ValueError:
             # As if nothing had been tried: it may be entered when the id is free.
-            if self._register:
-                self.keeper = None
             if self._finds_parent:
                 self._parent = None
             raise

@@ -159,16 +159,25 @@ class OperationRegistry:
         operation.keeper = self
         operation.keep_completed = keep_completed
         if operation.is_running:
-            try:
-                self.entered(operation)
-            except ValueError:
-                operation.keeper = None
-                raise
+            self.register_at_entry(operation)
         else:
             self._pending.add(operation)
             for observer in self._observers:
                 observer.entered(operation)
         return operation
+
+    def register_at_entry(self, operation: Operation) -> None:
+        """Register an operation whose block is being entered.
+
+        Raises:
+            ValueError: If its id is the one of a live operation; it is not registered then.
+        """
+        operation.keeper = self
+        try:
+            self.entered(operation)
+        except ValueError:
+            operation.keeper = None
+            raise
 
     def unregister(self, operation_id: str) -> AwaitedCount:
         """Take an operation that is live or pending out without asking it to stop.

@@ -37,7 +37,7 @@ from starlette.types import ASGIApp, Message, Scope
 from ._scripted_server import DAPHNE, GRANIAN, HYPERCORN, SILENT, UVICORN, ServerBehaviour
 from ._scripted_socket import ScriptedSocket
 
-logger = logging.getLogger("cancelable.starlette")
+_logger = logging.getLogger("cancelable.starlette")
 
 __all__ = [
     "DAPHNE",
@@ -419,7 +419,7 @@ async def lifespan(app: ASGIApp) -> AsyncGenerator[None]:
             if has_lifespan:
                 crash = exc
             else:
-                logger.info("the application knows no lifespan and runs without one: %r", exc)
+                _logger.info("the application knows no lifespan and runs without one: %r", exc)
         finally:
             answered.set()
 
