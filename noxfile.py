@@ -83,13 +83,14 @@ ON_EACH_PYTHON = [[*TWO_BACKENDS, *OUR_ROOMS]]
 ON_THE_NEWEST = [[*OUR_ROOMS, SERVERS], [*TWO_BACKENDS, *OTHER_ROOMS]]
 AT_THE_FLOORS = [
     *TWO_BACKENDS,
+    "--ignore=tests/core",  # which the session of the core alone runs at the floors
     "--ignore=tests/bus/test_faults.py",
     "--ignore=tests/bus/test_demo_scale.py",
     f"--ignore={SERVERS}",
     "--ignore=tests/examples",
 ]
-# A wheel may lack a file. What they do on Trio is tested elsewhere.
-OF_THE_WHEELS = ["--backend", "asyncio", "tests/starlette", "tests/fastapi", "tests/packaging"]
+# A wheel may lack a file, and those of FastAPI use all of them. The rest is tested elsewhere.
+OF_THE_WHEELS = ["--backend", "asyncio", "tests/fastapi", "tests/packaging"]
 
 # Files go to a few processes side by side: most tests wait for servers and brokers.
 SIDE_BY_SIDE = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
@@ -124,8 +125,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, tags=["test"])
 def core_alone(session: nox.Session) -> None:
-    """Run the tests of the core where nothing of the web is installed."""
-    session.install("-e", "./cancelable", *group("core"))
+    """Run the tests of the core, at its floors, where nothing of the web is installed."""
+    pins = pinned_floors(session)
+    session.install("-c", pins, "-e", "./cancelable", *group("core"))
     absent = ("fastapi", "psutil", "pydantic", "starlette")
     session.run(
         "python",
@@ -135,7 +137,7 @@ def core_alone(session: nox.Session) -> None:
         f"found = [name for name in {absent} if importlib.util.find_spec(name)]\n"
         "sys.exit(f'not alone here: {found}' if found else 0)",
     )
-    session.install("-e", "./cancelable[resources]")
+    session.install("-c", pins, "-e", "./cancelable[resources]")
     session.run("pytest", *chosen(session, "tests/core", *TWO_BACKENDS))
 
 
@@ -249,11 +251,16 @@ def alone(session: nox.Session, project: str) -> None:
 @nox.session(python=PYTHONS[0], tags=["test"])
 def floors(session: nox.Session) -> None:
     """Run the tests with the lowest versions that the three projects say they accept."""
-    pins = Path(session.create_tmp()) / "floors.txt"
-    pins.write_text("\n".join(lowest()) + "\n")
-    session.install("-c", str(pins), *EDITABLE, *group("tests"))
+    session.install("-c", pinned_floors(session), *EDITABLE, *group("tests"))
     session.log("at the floors: %s", ", ".join(lowest()))
     session.run("pytest", *chosen(session, *AT_THE_FLOORS))
+
+
+def pinned_floors(session: nox.Session) -> str:
+    """Write down the floors of all dependencies, and return the path of that file."""
+    pins = Path(session.create_tmp()) / "floors.txt"
+    pins.write_text("\n".join(lowest()) + "\n")
+    return str(pins)
 
 
 def lowest() -> list[str]:
