@@ -353,19 +353,12 @@ class Block(Operation):
         Raises:
             RuntimeError: If *around* is, so that the way up would have no end.
         """
-        seen: set[Operation] = set()
-        waiting: list[Operation | None] = [around]
-        while waiting:
-            each = waiting.pop()
-            if each is self:
-                msg = (
-                    "the operation around names this one as its parent, or one above it does; "
-                    "enter the parent first"
-                )
-                raise RuntimeError(msg)
-            if each is not None and each not in seen:
-                seen.add(each)
-                waiting += [each._parent, each._enclosing]
+        if runs_inside(around, self):
+            msg = (
+                "the operation around names this one as its parent, or one above it does; "
+                "enter the parent first"
+            )
+            raise RuntimeError(msg)
 
     def adopt(
         self,
@@ -848,6 +841,25 @@ def _request_if_alive(known: weakref.ref[Block], cause: Cause) -> None:
     block = known()
     if block is not None:
         block._request(cause)
+
+
+def runs_inside(around: Operation | None, whole: Block) -> bool:
+    """Return whether an operation is underneath *whole* or in its block.
+
+    Such a one cannot be above *whole* as well. In another task that a step of a generator has
+    started, it may take the next step.
+    """
+    found: dict[Operation | None, None] = {around: None}
+    waiting = [around]
+    while waiting:
+        each = waiting.pop()
+        if each is whole:
+            return True
+        if isinstance(each, Block):
+            above = (each._parent, each._enclosing, each._block_around)
+            waiting.extend(one for one in above if one not in found)
+            found.update(dict.fromkeys(above))
+    return False
 
 
 async def _run_source(source: CancelationSource, scope: anyio.CancelScope) -> None:

@@ -469,11 +469,9 @@ class Cancelable(Block):
         return error_for(cause or Cause(CancelationReason.EXTERNAL), self.context)
 
     def _is_around_here(self) -> bool:
-        """Return whether the calling code is in this block, or in a step of this generator."""
+        """Return whether the calling code is in this block."""
         around = current_block()
         while around is not None and around is not self:
-            if around.known_id is not None and around.known_id == self.known_id:
-                return True
             around = around._block_around
         return around is not None
 

@@ -14,10 +14,9 @@ from typing import Generic, TypeVar, cast
 
 import anyio
 
-from ._block import Block, current_block, innermost
+from ._block import Block, current_block, innermost, runs_inside
 from ._cancelable import Cancelable
 from ._loop import current_loop
-from ._operation import Operation
 from .exceptions import CancelationError
 from .sources import CancelationSource
 
@@ -141,7 +140,7 @@ class Steps(Generic[T]):
         around = innermost.get()
         if around is not None:
             around = current_block()
-        if around is not whole._block_around and not _runs_inside(around, whole):
+        if around is not whole._block_around and not runs_inside(around, whole):
             self._move_under(around)
         parent = whole._parent
         is_in_parents_task = isinstance(parent, Block) and parent._task is task
@@ -267,24 +266,6 @@ class Steps(Generic[T]):
                 return second
             exc.add_note(f"closing the source failed as well: {second!r}")
         return exc
-
-
-def _runs_inside(around: Operation | None, whole: Block) -> bool:
-    """Return whether an operation is underneath *whole* or in its block.
-
-    Such a one may take a step, in another task that a step has started. It cannot be above.
-    """
-    found: dict[Operation | None, None] = {around: None}
-    waiting = [around]
-    while waiting:
-        each = waiting.pop()
-        if each is whole:
-            return True
-        if isinstance(each, Block):
-            above = (each._parent, each._enclosing, each._block_around)
-            waiting.extend(one for one in above if one not in found)
-            found.update(dict.fromkeys(above))
-    return False
 
 
 def _is_exit(error: BaseException) -> bool:
