@@ -7,7 +7,6 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from logging import DEBUG, INFO
@@ -778,7 +777,7 @@ class Block(Operation):
     def _shed_error(self, cause: Cause) -> None:
         """Let go of the error of a source: its frames would live as long as the operation."""
         if cause.error is not None:
-            self._end_cause = replace(cause, error=None)
+            self._end_cause = cause.without_error()
             self._causes = [self._end_cause]
 
     def _forget_the_ended(self) -> None:

@@ -3,34 +3,66 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ._log import one_line
 from ._reason import CancelationReason
 
 
-@dataclass(slots=True, eq=False)
 class Cause:
     """Describe one request to stop.
 
     Causes are compared by identity: the first one in a list of causes is *the* cause.
     """
 
-    reason: CancelationReason
-    message: str | None = None
-    source: str | None = None
-    """The name of the source that asked, where one did."""
-    error: BaseException | None = None
-    """The exception of a source that failed."""
-    origin_id: str | None = None
-    """The id of the operation that was asked, where that is another one, such as an ancestor."""
-    origin_reason: CancelationReason | None = None
-    """The reason for which that ancestor was asked."""
-    timeout_seconds: float | None = None
-    signal_number: int | None = None
-    at: float = field(default_factory=time.time)
-    """Seconds since the epoch."""
+    # Written out: the decorator of a dataclass takes longer than all the rest of this file to load.
+    __slots__ = (
+        "at",
+        "error",
+        "message",
+        "origin_id",
+        "origin_reason",
+        "reason",
+        "signal_number",
+        "source",
+        "timeout_seconds",
+    )
+
+    def __init__(
+        self,
+        reason: CancelationReason,
+        message: str | None = None,
+        source: str | None = None,
+        error: BaseException | None = None,
+        origin_id: str | None = None,
+        origin_reason: CancelationReason | None = None,
+        timeout_seconds: float | None = None,
+        signal_number: int | None = None,
+        at: float | None = None,
+    ) -> None:
+        """Make a request.
+
+        Args:
+            reason: The kind of cause.
+            message: What it was about, in words.
+            source: The name of the source that asked, where one did.
+            error: The exception of a source that failed.
+            origin_id: The id of the operation that was asked, where that is another one, such as
+                an ancestor.
+            origin_reason: The reason for which that ancestor was asked.
+            timeout_seconds: The timeout that has passed.
+            signal_number: The signal that came.
+            at: When, in seconds since the epoch; now unless it is given.
+        """
+        self.reason = reason
+        self.message = message
+        self.source = source
+        self.error = error
+        self.origin_id = origin_id
+        self.origin_reason = origin_reason
+        self.timeout_seconds = timeout_seconds
+        self.signal_number = signal_number
+        self.at: float = time.time() if at is None else at
 
     @property
     def cancelled_at(self) -> datetime:
@@ -58,4 +90,18 @@ class Cause:
             origin_id=self.origin_id or origin_id,
             origin_reason=self.origin_reason or self.reason,
             at=self.at,
+        )
+
+    def without_error(self) -> Cause:
+        """Return the same request without the exception, whose frames would live as long as it."""
+        return Cause(
+            self.reason,
+            self.message,
+            self.source,
+            None,
+            self.origin_id,
+            self.origin_reason,
+            self.timeout_seconds,
+            self.signal_number,
+            self.at,
         )

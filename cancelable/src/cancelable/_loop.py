@@ -10,56 +10,51 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import anyio
 
-if TYPE_CHECKING:  # anyio.abc brings sockets in, which a program may not need
+if TYPE_CHECKING:
+    # anyio.abc brings sockets in, which a program may not need; and a protocol is slow to make.
+    from contextlib import AbstractContextManager
+    from typing import Protocol
+
     from anyio.abc import AsyncBackend
     from anyio.lowlevel import EventLoopToken
 
+    class _AsyncioHandle(Protocol):
+        def cancel(self) -> object: ...
 
-class _AsyncioHandle(Protocol):
-    def cancel(self) -> object: ...
+    class _AsyncioLoop(Protocol):
+        def call_at(self, when: float, callback: Callable[[], object], /) -> _AsyncioHandle: ...
+        def call_soon_threadsafe(self, callback: Callable[[], object], /) -> object: ...
+        def is_closed(self) -> bool: ...
+        def time(self) -> float: ...
 
+    class _AsyncioTask(Protocol):
+        def cancelling(self) -> int: ...
 
-class _AsyncioLoop(Protocol):
-    def call_at(self, when: float, callback: Callable[[], object], /) -> _AsyncioHandle: ...
-    def call_soon_threadsafe(self, callback: Callable[[], object], /) -> object: ...
-    def is_closed(self) -> bool: ...
-    def time(self) -> float: ...
+    class _TrioToken(Protocol):
+        def run_sync_soon(self, callback: Callable[[], object], /) -> None: ...
 
+    class _TrioClock(Protocol):
+        def current_time(self) -> float: ...
 
-class _AsyncioTask(Protocol):
-    def cancelling(self) -> int: ...
+    class _TrioLowLevel(Protocol):
+        def spawn_system_task(self, function: Callable[[], Awaitable[None]], /) -> object: ...
+        def current_clock(self) -> _TrioClock: ...
+        def current_trio_token(self) -> object: ...
+        def current_task(self) -> object: ...
 
+    class _TrioScope(AbstractContextManager[object, bool], Protocol):
+        def cancel(self) -> object: ...
 
-class _TrioToken(Protocol):
-    def run_sync_soon(self, callback: Callable[[], object], /) -> None: ...
-
-
-class _TrioClock(Protocol):
-    def current_time(self) -> float: ...
-
-
-class _TrioLowLevel(Protocol):
-    def spawn_system_task(self, function: Callable[[], Awaitable[None]], /) -> object: ...
-    def current_clock(self) -> _TrioClock: ...
-    def current_trio_token(self) -> object: ...
-    def current_task(self) -> object: ...
-
-
-class _TrioScope(AbstractContextManager[object, bool], Protocol):
-    def cancel(self) -> object: ...
-
-
-class _Trio(Protocol):
-    @property
-    def lowlevel(self) -> _TrioLowLevel: ...
-    def CancelScope(self, *, deadline: float) -> _TrioScope: ...
-    async def sleep_forever(self) -> None: ...
+    class _Trio(Protocol):
+        @property
+        def lowlevel(self) -> _TrioLowLevel: ...
+        def CancelScope(self, *, deadline: float) -> _TrioScope: ...
+        async def sleep_forever(self) -> None: ...
 
 
 class Loop:
@@ -107,7 +102,7 @@ class Loop:
         self.running: Callable[[], object]
         self.rival: str | None
         if hasattr(self.native_token, "call_soon_threadsafe"):
-            loop = cast(_AsyncioLoop, self.native_token)
+            loop = cast("_AsyncioLoop", self.native_token)
             self.clock = loop.time
             asyncio = sys.modules["asyncio"]
             self.current_task = asyncio.current_task
@@ -117,7 +112,7 @@ class Loop:
             self.call_at = partial(_call_at_on_asyncio, loop)
             self.call_soon = partial(_call_soon_on_asyncio, loop)
         else:
-            trio = cast(_Trio, sys.modules["trio"])
+            trio = cast("_Trio", sys.modules["trio"])
             lowlevel = trio.lowlevel
             self.clock = lowlevel.current_clock().current_time
             self.current_task = lowlevel.current_task
@@ -125,7 +120,7 @@ class Loop:
             self.running = partial(_running_trio, lowlevel.current_trio_token)
             self.rival = None
             self.call_at = partial(_call_at_on_trio, trio)
-            self.call_soon = partial(_call_soon_on_trio, cast(_TrioToken, self.native_token))
+            self.call_soon = partial(_call_soon_on_trio, cast("_TrioToken", self.native_token))
 
 
 class _Here(threading.local):
@@ -257,7 +252,7 @@ class Alarm:
 
 def _count_cancels(current_task: Callable[[], object]) -> int:
     """Count the requests to an asyncio task; -1 while one waits to be delivered."""
-    task = cast(_AsyncioTask, current_task())
+    task = cast("_AsyncioTask", current_task())
     return -1 if getattr(task, "_must_cancel", False) else task.cancelling()
 
 
