@@ -38,10 +38,12 @@ class DisconnectSource(CancelationSource):
     none. One reader at a time goes to the server: the endpoint's request reads through here, and
     what the watching task meets on its way is kept for it.
 
-    It watches only in the task of the endpoint, and until that has returned. A streamed body runs
-    beside the response's own watch for the client, which is then the one reader. And every server
-    answers a finished response with a disconnect, while background tasks and what stands behind a
-    ``yield`` still run.
+    It watches only until the endpoint has returned. A streamed body runs beside the response's own
+    watch for the client, which is then the one reader. And every server answers a finished response
+    with a disconnect, while background tasks and what stands behind a ``yield`` still run.
+
+    Where FastAPI does not tell of the return, as in an endpoint of Starlette, it watches only in
+    the task that made it: most streamed bodies run in another one.
     """
 
     def __init__(self, request: Request) -> None:
@@ -52,7 +54,6 @@ class DisconnectSource(CancelationSource):
         """
         super().__init__(CancelationReason.DISCONNECT, "client")
         self._request = request
-        self._task = anyio.get_current_task().id
         self._watches = False
         self._left = False
         self._has_returned = False
@@ -61,9 +62,12 @@ class DisconnectSource(CancelationSource):
         self._server_receive = request.receive
         # Whatever the endpoint reads, it reads through its request.
         request._receive = self.receive  # pyright: ignore[reportPrivateUsage]
+        self._task: int | None = None
         stack = request.scope.get(ENDPOINT_STACK)
         if isinstance(stack, AsyncExitStack):
             stack.push_async_callback(self._end_watch)
+        else:
+            self._task = anyio.get_current_task().id
 
     # Most blocks end before anybody reads: these are made when they are needed.
 
@@ -93,7 +97,7 @@ class DisconnectSource(CancelationSource):
         self._watches = (
             not self._has_returned
             and get_request_operation(self._request) is None
-            and anyio.get_current_task().id == self._task
+            and self._task in (None, anyio.get_current_task().id)
         )
 
     async def watch(self) -> None:
@@ -126,6 +130,10 @@ class DisconnectSource(CancelationSource):
             deadline = anyio.current_time() + STOP_LIMIT
             with anyio.CancelScope(deadline=deadline, shield=True):
                 await self._end_of_watch.wait()
+        # The two would keep each other, with the body, until the collector comes by.
+        has_news = self._left or self.__dict__.get("_kept")
+        if not has_news and self._request._receive == self.receive:  # pyright: ignore[reportPrivateUsage]
+            self._request._receive = self._server_receive  # pyright: ignore[reportPrivateUsage]
 
     async def receive(self) -> Message:
         """Give the endpoint its next message, when the watching task does not read."""
