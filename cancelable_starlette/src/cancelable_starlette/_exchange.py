@@ -63,7 +63,14 @@ class HTTPExchange(Watched):
     """What the client is told if the request is cancelled."""
     passes_freely: bool
     """Whether the server gets a chunk as it is: nobody has left, and there is neither a time limit
-    for a send nor a shutdown."""
+    for a send nor a shutdown.
+
+    A source of many chunks that has ``send`` itself may then call ``server_send`` instead, which is
+    a coroutine less for each. It has to show ``forgives`` what that raises, and to give way now and
+    then, since a cancel does not drop what it sends. Whoever has what somebody else has made of
+    ``send`` must not: a middleware, or Starlette itself, which does so for each route. So a
+    response has this lane where it watches its own request, or is the application itself.
+    """
 
     def __init__(
         self,
@@ -200,19 +207,6 @@ class HTTPExchange(Watched):
         except BaseException as exc:
             if not await self.forgives(exc):
                 raise
-
-    @property
-    def is_open(self) -> bool:
-        """Whether ``send`` would give a chunk to the server and do nothing else.
-
-        A source of many chunks that has ``send`` itself may then call ``server_send`` instead,
-        which is a coroutine less for each. It has to show ``forgives`` what that raises. Whoever
-        has what somebody else has made of ``send`` must not: a middleware, or Starlette itself,
-        which does so for each route. So a response has this lane where it watches its own
-        request, or is the application itself.
-        """
-        latent = self.latent
-        return self.passes_freely and (latent.is_untouched or not latent.cancel_requested)
 
     async def forgives(self, failure: BaseException) -> bool:
         """Take note of a failed ``send()`` of the server; return whether that is all.

@@ -280,13 +280,14 @@ class _Stream:
         turns, until_look = Turns(), 1
         try:
             async for chunk in self._source:
-                data = chunk if isinstance(chunk, bytes) else self._encoded(chunk)
-                if len(data) > 3 and isinstance(data, bytes):
-                    tail = data
+                if isinstance(chunk, bytes) and len(chunk) > 3:
+                    data: bytes | memoryview = chunk
+                    tail = chunk
                 else:  # a view may be released, or its buffer filled anew, when this is looked at
+                    data = self._encoded(chunk)
                     tail = tail[-4:] + bytes(data[-4:])
                 message = {"type": "http.response.body", "body": data, "more_body": True}
-                if direct is not None and direct.is_open:
+                if direct is not None and direct.passes_freely:
                     try:
                         await direct.server_send(message)
                     except BaseException as exc:
@@ -296,7 +297,7 @@ class _Stream:
                     await send(message)
                 until_look -= 1
                 if not until_look:
-                    until_look = await turns.look()
+                    until_look = turns.look() or await turns.give()
         finally:
             self._note_tail(tail)
 
@@ -305,7 +306,8 @@ class _Stream:
         turns = Turns()
         async for chunk in self._source:
             await self._send_body(self._encoded(chunk), more=True)
-            await turns.look()
+            if not turns.look():
+                await turns.give()
 
     def _encoded(self, chunk: Chunk) -> bytes | memoryview:
         if isinstance(chunk, ServerSentEvent):

@@ -26,18 +26,25 @@ class Turns:
         self._given_at = self._looked_at = monotonic()
         self._until_look = 1
 
-    async def look(self) -> int:
-        """Give a turn if it is time.
+    def look(self) -> int:
+        """Look whether it is time to give a turn.
 
         Returns:
             After how many chunks to look again: twice as many as before as long as they are quick,
-            and one if they were not, since the next may take as long.
+            and one if they were not, since the next may take as long. Zero to give a turn first.
         """
         now = monotonic()
         took, self._looked_at = now - self._looked_at, now
-        if now - self._given_at > GIVE_WAY:
-            await checkpoint()
-            self._given_at = self._looked_at = monotonic()
         is_quick = took < GIVE_WAY / QUICK_CHUNKS
         self._until_look = min(2 * self._until_look, QUICK_CHUNKS) if is_quick else 1
+        return self._until_look if now - self._given_at <= GIVE_WAY else 0
+
+    async def give(self) -> int:
+        """Give a turn.
+
+        Returns:
+            After how many chunks to look again.
+        """
+        await checkpoint()
+        self._given_at = self._looked_at = monotonic()
         return self._until_look
