@@ -31,6 +31,9 @@ from ._token import Listener
 
 _NEVER = math.inf
 
+# Bound once: to look up a method of what another file has made makes an object, for each request.
+_registry_here, _innermost, _set_innermost = registry_here.get, innermost.get, innermost.set
+
 
 class LatentOperation(Single):
     """Run a block whose operation is made when somebody asks for it.
@@ -77,7 +80,7 @@ class LatentOperation(Single):
     grace: float
     """Seconds that the block may run on after a request to stop."""
     is_untouched: bool
-    """Whether nobody has asked for the operation and it never had a deadline.
+    """Whether nobody has asked for the operation and it never had a deadline or a timeout.
 
     As long as that is so, it has not been asked to stop.
     """
@@ -104,17 +107,14 @@ class LatentOperation(Single):
         """
         if timeout is not _NEVER or grace != 0.0:  # since this is made for each request
             timeout, grace = seconds(timeout, "timeout"), grace_of(grace)
+        self.is_untouched = timeout == _NEVER
         self._loop = loop = current_loop()
         self.native_loop = loop.native_token
         self.timeout = timeout
         self.grace = grace
-        self.is_untouched = True
-        self.began_at = math.inf
-        self._deadline = math.inf
+        self.began_at = self._deadline = _NEVER
         self._registry: OperationRegistry | None = None
         self._scope: anyio.CancelScope | None = None
-        self._started_at = 0.0  # as time.monotonic() counts
-        self._task: object = None
         # The operation comes first in here, or None: the entry, before which nobody had asked.
         self._early: list[Cancelable | None] = []
         # The operation comes first in here, or None: the end of a block nobody asked about.
@@ -282,23 +282,22 @@ class LatentOperation(Single):
         if self._registry is not None:
             msg = "a LatentOperation is entered once; make a new one for each block"
             raise RuntimeError(msg)
-        registry, early, around = registry_here.get(), self._early, innermost.get()
+        registry, early, around = _registry_here(), self._early, _innermost()
         if around is not None and not (type(around) is LatentToken and around.latent is None):
             return False
         if early or registry._eager_for or logger.isEnabledFor(DEBUG):
             return False
         loop = self._loop
         self._registry = registry
-        self._started_at = time.monotonic()
+        self._started_at = time.monotonic()  # that of the loop may be virtual, or of milliseconds
         self.began_at = now = loop.clock()
-        self._task = loop.current_task()
-        cut = math.inf
-        if self.timeout != math.inf or self._deadline != math.inf:
-            self.is_untouched = False
+        self._task: object = loop.current_task()
+        if self.is_untouched:
+            scope = loop.scope_class()
+        else:
             self._deadline = min(self._deadline, now + self.timeout)
-            cut = self._deadline + self.grace
-        make = loop.scope_class
-        self._scope = scope = make() if cut == math.inf else make(deadline=cut)
+            scope = loop.scope_class(deadline=self._deadline + self.grace)
+        self._scope = scope
         scope.__enter__()
         # All that a maker wants is there by now.
         early.append(None)
@@ -310,7 +309,7 @@ class LatentOperation(Single):
         if self._made:  # before it was in there, so that the maker could not take it out
             registry._latent.pop(self, None)
         # Not the block itself: tasks that were started inside keep this as long as they live.
-        innermost.set(self.token)
+        _set_innermost(self.token)
         return True
 
     async def _enter_in_full(self) -> None:
@@ -351,7 +350,7 @@ class LatentOperation(Single):
         made, scope, registry = self._made, self._scope, self._registry
         if made or scope is None or registry is None:
             return False
-        if self._deadline != math.inf and self._is_due():
+        if self._deadline != _NEVER and self._is_due():
             return False
         if self._loop.current_task() is not self._task:
             return False  # astray, of which the operation knows what to say and to do

@@ -37,28 +37,12 @@ class HTTPExchange(Watched):
     ``receive`` and ``send`` are what the application gets instead of the server's.
     """
 
-    __slots__ = (
-        "_cap",
-        "_ends_deadline_at_start",
-        "_has_trailers",
-        "_left_by_shutdown",
-        "_released",
-        "_send_timeout",
-        "_shutdown_grace",
-        "answers",
-        "attempted",
-        "on_disconnect",
-        "on_left",
-        "passes_freely",
-        "started",
-    )
+    __slots__ = ("answers", "attempted", "passes_freely", "started")
 
     started: bool
     """Whether the server has the start of the response."""
     attempted: bool
     """Whether the start was given to the server, who may have it or not."""
-    on_left: Callable[[], object] | None
-    """Called when the client left before the response was complete."""
     answers: Answers
     """What the client is told if the request is cancelled."""
     passes_freely: bool
@@ -70,6 +54,23 @@ class HTTPExchange(Watched):
     then, since a cancel does not drop what it sends. Whoever has what somebody else has made of
     ``send`` must not: a middleware, or Starlette itself, which does so for each route. So a
     response has this lane where it watches its own request, or is the application itself.
+    """
+    on_disconnect: OnDisconnect = "cancel"
+    on_left: Callable[[], object] | None = None
+    """Called when the client left before the response was complete."""
+    _cap: float = _NEVER
+    _ends_deadline_at_start: bool = True
+    _has_trailers: bool = False
+    _released: bool = False
+    _send_timeout: float = _NEVER
+    _shutdown_grace: float | None = None
+    """Seconds; a number once the server shuts down."""
+    _left_by_shutdown: bool = False
+    """Whether the server has told of a disconnect when it shut down, as some releases do.
+
+    The client is still there then: what is sent is for the server to deliver, or to throw away.
+    Those servers speak HTTP/1.1 alone. With HTTP/2, Hypercorn 0.18 would be held up by what is sent
+    to nobody.
     """
 
     def __init__(
@@ -91,24 +92,13 @@ class HTTPExchange(Watched):
             read_ahead: How much of the body may be held.
             answers: What the client is told if the request is cancelled.
         """
-        super().__init__(scope, receive, send, latent, read_ahead)
+        super().__init__(scope, receive, read_ahead)
+        self.latent = latent
+        self.server_send = send
+        self.answers = answers
         self.started = False
         self.attempted = False
-        self.answers = answers
-        self.on_disconnect: OnDisconnect = "cancel"
-        self.on_left = None
         self.passes_freely = True
-        self._send_timeout = _NEVER
-        self._shutdown_grace: float | None = None  # seconds; a number once the server shuts down
-        self._ends_deadline_at_start = True
-        self._cap = _NEVER
-        self._has_trailers = False
-        self._released = False
-        # Some releases of a server have told of a disconnect when they shut down, with the client
-        # still there: what is sent is for the server to deliver, or to throw away. That server
-        # speaks HTTP/1.1 alone. With HTTP/2, Hypercorn 0.18 would be held up by what is sent to
-        # nobody.
-        self._left_by_shutdown = False
 
     @property
     def is_deserted(self) -> bool:
@@ -190,20 +180,29 @@ class HTTPExchange(Watched):
         if not (self.passes_freely and self.latent.is_untouched):
             if (self.left or self.latent.cancel_requested) and not await self._may_pass(message):
                 return
+            if not self.passes_freely:
+                await self._send_with_care(message)
+                return
         try:
-            if self.passes_freely and message.get("more_body", False):
-                await self.server_send(message)
-            elif self._send_timeout != _NEVER:
-                await self._pass_on_in_time(message)
             # As pass_on, which would be one more coroutine for each message.
-            elif message["type"] == "http.response.start":
+            if message["type"] == "http.response.start":
                 self._note_start(message)
                 await self.server_send(message)
                 self._note_started()
             else:
-                if self._note_body(message):
-                    await self._tell_of_shutdown()
+                if not message.get("more_body", False):
+                    self._note_end(message)
                 await self.server_send(message)
+        except BaseException as exc:
+            if not await self.forgives(exc):
+                raise
+
+    async def _send_with_care(self, message: Message) -> None:
+        try:
+            if self._send_timeout != _NEVER:
+                await self._pass_on_in_time(message)
+            else:
+                await self.pass_on(message)
         except BaseException as exc:
             if not await self.forgives(exc):
                 raise
@@ -228,7 +227,8 @@ class HTTPExchange(Watched):
         if self.complete:
             return True
         if self.is_deserted:
-            if self.hides_disconnect and self._is_last(message):
+            is_end = not message.get("more_body", False) and self._ends_response(message)
+            if is_end and self.hides_disconnect:
                 # Complete for whoever made it, who may wait to hear of that.
                 self.hides_disconnect = False
                 self._notify()
@@ -277,8 +277,11 @@ class HTTPExchange(Watched):
             await self.server_send(message)
             self._note_started()
         else:
-            if self._note_body(message):
-                await self._tell_of_shutdown()
+            if not message.get("more_body", False):
+                self._note_end(message)
+            grace = self._shutdown_grace
+            if grace is not None and not (self.complete or self.latent.cancel_requested):
+                await self.shut_down(grace)  # only now it has turned out to be a stream
             await self.server_send(message)
 
     def _note_start(self, message: Message) -> None:
@@ -295,34 +298,20 @@ class HTTPExchange(Watched):
         if self._watched:
             self.invite()
 
-    def _note_body(self, message: Message) -> bool:
-        """Keep the books before the server sees a message behind the start.
-
-        Returns:
-            Whether the response is to be told first that the server shuts down.
-        """
-        if not self._is_last(message):
-            return self._shutdown_grace is not None
-        if not self.attempted:
-            return False  # the application's mistake: without a start this ends nothing
-        if not self.latent.is_untouched:
-            self._end_deadline()
-        self.finish()
-        return False
-
-    async def _tell_of_shutdown(self) -> None:
-        """Tell the response of a shutdown: only now it has turned out to be a stream."""
-        if self._shutdown_grace is not None and not self.latent.cancel_requested:
-            await self.shut_down(self._shutdown_grace)
+    def _note_end(self, message: Message) -> None:
+        """Keep the books before the server sees a message that may be the last one."""
+        # Without a start it ends nothing: a mistake of the application.
+        if self.attempted and self._ends_response(message):
+            if not self.latent.is_untouched:
+                self._end_deadline()
+            self.finish()
 
     def _end_deadline(self) -> None:
         if self.latent.deadline != math.inf:
             self.latent.deadline = math.inf
 
-    def _is_last(self, message: Message) -> bool:
-        """Return whether nothing of the response comes after a message."""
-        if message.get("more_body", False):
-            return False
+    def _ends_response(self, message: Message) -> bool:
+        """Return whether nothing comes after a message that has not said that there is more."""
         kind = message["type"]
         if kind == "http.response.body":
             return not self._has_trailers

@@ -59,9 +59,11 @@ class Inbox:
     All calls belong to the loop of the request.
     """
 
-    # Each attribute has a slot and is set at once: what is set behind the back of a default of the
-    # class is found slowly, and most requests are over in microseconds.
+    # Most requests are over in microseconds, and nobody has read or watched them. So what reading
+    # takes is set by the first to do either, and what few requests need (here and below: defaults
+    # of the class) is in __dict__. The rest has a slot, which is found quicker.
     __slots__ = (
+        "__dict__",
         "_body_has_ended",
         "_closed",
         "_disconnect",
@@ -77,13 +79,13 @@ class Inbox:
         "_pumping",
         "_read_ahead",
         "_reading",
+        "_reads",
         "_room",
         "_scope",
         "_server_receive",
         "_waiting_reads",
         "_watched",
         "complete",
-        "hides_disconnect",
         "left",
         "watcher",
     )
@@ -92,7 +94,7 @@ class Inbox:
     """Whether the client has left, or the server has said so of a finished response."""
     complete: bool
     """Whether the response is complete, so that a disconnect is none."""
-    hides_disconnect: bool
+    hides_disconnect: bool = False
     """Whether reads wait for the end of the response instead of telling of a disconnect."""
     _disconnect: Message
     """What said that the client has left; there when it has."""
@@ -111,7 +113,6 @@ class Inbox:
         """
         self.left = False
         self.complete = False
-        self.hides_disconnect = False
         self.watcher = None
         self._scope = scope
         # As the client sent them: a middleware may take the length of a body out of the scope when
@@ -120,9 +121,15 @@ class Inbox:
         self._method: str = scope.get("method", "GET")  # of a WebSocket, too: RFC 6455, section 4.1
         self._server_receive = receive
         self._read_ahead = read_ahead
+        self._watched = False
+        self._invited = False
+        self._closed = False
+        self._reads = False  # whether what follows is there
+
+    def _begin_to_read(self) -> None:
+        self._reads = True
         self._messages: deque[Message] | None = None
         self._held = 0
-        self._watched = False
         self._reading = False  # the application itself waits in the server's receive()
         self._pumping = False  # a task of the watcher does
         self._pump_scope: anyio.CancelScope | None = None
@@ -131,8 +138,6 @@ class Inbox:
         self._news: anyio.Event | None = None
         self._room: anyio.Event | None = None
         self._body_has_ended = False
-        self._invited = False
-        self._closed = False
 
     @property
     def is_deserted(self) -> bool:
@@ -142,7 +147,7 @@ class Inbox:
     @property
     def has_messages(self) -> bool:
         """Whether something was read ahead that the application has not taken."""
-        return bool(self._messages)
+        return self._reads and bool(self._messages)
 
     async def client_left(self) -> None:
         """Learn that the client left before the response was complete; called once."""
@@ -168,6 +173,8 @@ class Inbox:
 
         Cancelling a read loses nothing once the request is watched.
         """
+        if not self._reads:
+            self._begin_to_read()
         if self._is_cut_here():
             return await self._look()
         self._invited = True
@@ -258,6 +265,8 @@ class Inbox:
     def watch(self) -> None:
         """Have the watcher read from now on, or as soon as the application's own read ends."""
         self._watched = True
+        if not self._reads:
+            self._begin_to_read()
         if not self._reading and not self._pumping:
             self._start_pump()
 
@@ -276,12 +285,13 @@ class Inbox:
         seldom has one, and a server that waits waits until the request is watched.
         """
         self.complete = True
-        is_worth_a_look = self._watched or self._method not in BODILESS
-        if is_worth_a_look and self._may_have_more_body():
-            self.watch()
-        if self._room is not None or self._news is not None:
-            self._make_room()
-            self._notify()
+        if self._reads or self._method not in BODILESS:
+            is_worth_a_look = self._watched or self._method not in BODILESS
+            if is_worth_a_look and self._may_have_more_body():
+                self.watch()
+            if self._reads:
+                self._make_room()
+                self._notify()
 
     def stop(self) -> bool:
         """Read no more: the application has returned.
@@ -290,7 +300,7 @@ class Inbox:
             Whether something is left to be closed.
         """
         self._closed = True
-        return self._pumping or self._held > 0
+        return self._reads and (self._pumping or self._held > 0)
 
     async def close(self) -> None:
         """Wait until no task of ours is in the server's ``receive()``; after ``stop``.
@@ -394,7 +404,7 @@ class Inbox:
             self._body_has_ended = True
 
     def _may_have_more_body(self) -> bool:
-        if self._body_has_ended:
+        if self._reads and self._body_has_ended:
             return False
         version = self._scope.get("http_version", "1.1")
         return may_have_body(self._method, self._headers, version)
@@ -444,7 +454,7 @@ class Inbox:
             self._waiting_reads -= 1
 
     def _notify(self) -> None:
-        if self._news is not None:
+        if self._reads and self._news is not None:
             self._news.set()
             self._news = None
 

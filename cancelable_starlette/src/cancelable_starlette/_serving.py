@@ -28,6 +28,8 @@ from ._status import CLOSE_CODES
 from ._watched import CLIENT_LEFT, SHUTTING_DOWN
 from ._watchers import WatcherService, watch_alone
 
+_NEVER = math.inf
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -78,7 +80,8 @@ async def serve(
         if not latent.enter_at_once():
             await latent.__aenter__()
         try:
-            if settings.shutdown is not None and settings.shutdown.token.cause is not None:
+            shutdown = settings.shutdown
+            if shutdown is not None and shutdown.has_begun:
                 await exchange.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=0)
                 await checkpoint()
             if isinstance(exchange, SocketExchange):
@@ -130,7 +133,7 @@ def open_request(scope: Scope, receive: Receive, send: Send, settings: Settings)
     if settings.on_disconnect == "continue":
         exchange.on_disconnect = "continue"
         exchange.hides_disconnect = True
-    if settings.send_timeout != math.inf:
+    if settings.send_timeout != _NEVER:
         exchange.limit_sends(settings.send_timeout)
     # In place, so that middlewares around this one can ask for the reason.
     scope[TOKEN_KEY] = latent.token

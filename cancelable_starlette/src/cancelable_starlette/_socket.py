@@ -80,7 +80,10 @@ class SocketExchange(Watched):
             answers: Which status refuses a socket that was not accepted.
             close_codes: The close code for each reason.
         """
-        super().__init__(scope, receive, send, latent, read_ahead)
+        super().__init__(scope, receive, read_ahead)
+        self._begin_to_read()
+        self.latent = latent
+        self.server_send = send
         self.answers = answers
         self.close_codes = close_codes
         self.accepted = False

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from cancelable import Cancelable, CancelationReason, LatentOperation
 
 from ._inbox import Inbox
 from ._overrun import Overrun
-from ._read_ahead import ReadAhead
 
 CLIENT_LEFT = "the client left"
 """The message of a cancel that a disconnect caused."""
@@ -20,32 +19,14 @@ SHUTTING_DOWN = "the server is shutting down"
 class Watched(Inbox):
     """Tie the messages of a client to the operation that is cancelled when it leaves."""
 
-    __slots__ = ("_overrun", "latent", "server_send")
+    __slots__ = ("latent", "server_send")
 
+    # Set by the two kinds of it: a call more for each request would be more than these two lines.
+    latent: LatentOperation
+    """What is cancelled when the client leaves, and made if there is a need."""
     server_send: Send
     """The server's ``send()``, which knows nothing of this."""
-
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        latent: LatentOperation,
-        read_ahead: ReadAhead,
-    ) -> None:
-        """Tie a client to its operation.
-
-        Args:
-            scope: The scope of the request or the socket.
-            receive: The server's ``receive()``.
-            send: The server's ``send()``.
-            latent: What is cancelled when the client leaves, and made if there is a need.
-            read_ahead: How much may be held of what nobody has read.
-        """
-        super().__init__(scope, receive, read_ahead)
-        self.latent = latent
-        self.server_send = send
-        self._overrun: Overrun | None = None
+    _overrun: Overrun | None = None
 
     @property
     def operation(self) -> Cancelable:
