@@ -88,6 +88,13 @@ class LatentOperation(Single):
     """The loop that runs the block, as anyio's ``EventLoopToken.native_token``."""
     timeout: float
     """Seconds from the entry to the deadline."""
+    _registry: OperationRegistry
+    """Who lists it; there from the entry on, as are the next three."""
+    _scope: anyio.CancelScope
+    """What was entered for it; not there where the operation was entered instead."""
+    _started_at: float
+    """When the block was entered, as ``time.monotonic()`` counts."""
+    _task: object
     token: LatentToken
     """The token of the operation: asking it anything makes the operation."""
 
@@ -113,8 +120,6 @@ class LatentOperation(Single):
         self.timeout = timeout
         self.grace = grace
         self.began_at = self._deadline = _NEVER
-        self._registry: OperationRegistry | None = None
-        self._scope: anyio.CancelScope | None = None
         # The operation comes first in here, or None: the entry, before which nobody had asked.
         self._early: list[Cancelable | None] = []
         # The operation comes first in here, or None: the end of a block nobody asked about.
@@ -178,11 +183,12 @@ class LatentOperation(Single):
         # makes it reads the deadline again behind that, and here one looks for it at the end.
         when = moment(when, "deadline")
         self.is_untouched = False
-        if self._scope is not None and not self._made and self._is_due():
+        has_begun = self.began_at != _NEVER
+        if has_begun and not self._made and self._is_due():
             self.make()  # the deadline that has passed is the cause, and stands, as does its cut
         if not self._made:
             self._deadline = when
-            if self._scope is not None:
+            if has_begun:
                 self._scope.deadline = when + self.grace
         operation = self.known_operation
         if operation is not None:
@@ -207,14 +213,13 @@ class LatentOperation(Single):
             made.append(early[0])
             return made[0]
         operation, deadline = self._new_operation(), self._deadline
-        registry, scope = self._registry, self._scope
-        assert registry is not None
-        assert scope is not None
-        operation.keeper = registry
+        operation.keeper = self._registry
         operation.keep_completed = False
-        operation.adopt(scope, self._loop, self._task, self._started_at, self.began_at, deadline)
+        operation.adopt(
+            self._scope, self._loop, self._task, self._started_at, self.began_at, deadline
+        )
         if self._offer(operation, made, deadline):
-            registry.latent_was_made(self, operation)
+            self._registry.latent_was_made(self, operation)
         return made[0]
 
     def _new_operation(self) -> Cancelable:
@@ -279,7 +284,7 @@ class LatentOperation(Single):
         Raises:
             RuntimeError: If it was entered before.
         """
-        if self._registry is not None:
+        if self.began_at != _NEVER:
             msg = "a LatentOperation is entered once; make a new one for each block"
             raise RuntimeError(msg)
         registry, early, around = _registry_here(), self._early, _innermost()
@@ -291,7 +296,7 @@ class LatentOperation(Single):
         self._registry = registry
         self._started_at = time.monotonic()  # that of the loop may be virtual, or of milliseconds
         self.began_at = now = loop.clock()
-        self._task: object = loop.current_task()
+        self._task = loop.current_task()
         if self.is_untouched:
             scope = loop.scope_class()
         else:
@@ -303,7 +308,7 @@ class LatentOperation(Single):
         early.append(None)
         if early[0] is not None:
             scope.__exit__(None, None, None)
-            self._registry = self._scope = None
+            self.began_at = _NEVER
             return False
         registry.latent_began(self)
         if self._made:  # before it was in there, so that the maker could not take it out
@@ -314,9 +319,8 @@ class LatentOperation(Single):
 
     async def _enter_in_full(self) -> None:
         """Enter the block of the operation instead."""
-        self._registry = registry = registry_here.get()
+        registry, operation = registry_here.get(), self.operation
         self.began_at = self._loop.clock()
-        operation = self.operation
         operation.keeper = registry
         operation.keep_completed = False
         await operation.__aenter__()
@@ -347,9 +351,10 @@ class LatentOperation(Single):
         Raises:
             RuntimeError: If a scope that was opened inside is still open.
         """
-        made, scope, registry = self._made, self._scope, self._registry
-        if made or scope is None or registry is None:
+        made = self._made
+        if made:
             return False
+        scope, registry = self._scope, self._registry
         if self._deadline != _NEVER and self._is_due():
             return False
         if self._loop.current_task() is not self._task:

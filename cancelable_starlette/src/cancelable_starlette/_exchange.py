@@ -188,7 +188,9 @@ class HTTPExchange(Watched):
             if message["type"] == "http.response.start":
                 self._note_start(message)
                 await self.server_send(message)
-                self._note_started()
+                self.started = self._invited = True
+                if self._watched:
+                    self.invite()
             else:
                 if not message.get("more_body", False):
                     self._note_end(message)
@@ -275,7 +277,9 @@ class HTTPExchange(Watched):
         if message["type"] == "http.response.start":
             self._note_start(message)
             await self.server_send(message)
-            self._note_started()
+            self.started = self._invited = True
+            if self._watched:
+                self.invite()
         else:
             if not message.get("more_body", False):
                 self._note_end(message)
@@ -291,12 +295,6 @@ class HTTPExchange(Watched):
             self._end_deadline()
         if message.get("trailers", False):
             self._has_trailers = True
-
-    def _note_started(self) -> None:
-        """Keep the books when the server has taken the start."""
-        self.started = self._invited = True
-        if self._watched:
-            self.invite()
 
     def _note_end(self, message: Message) -> None:
         """Keep the books before the server sees a message that may be the last one."""
