@@ -17,9 +17,9 @@ import anyio
 
 from ._callbacks import Callbacks, ErrorCallback, StatusCallback, checked_callback
 from ._cause import Cause
-from ._log import logger, one_line
+from ._log import is_enabled_for, logger, one_line
 from ._loop import Loop, call_soon, current_loop, task_is_done
-from ._operation import Operation, OperationToken
+from ._operation import NEVER, Operation, OperationToken
 from ._reason import CancelationReason
 from ._registry import OperationRegistry
 from ._seconds import limit as bound
@@ -314,7 +314,7 @@ class Block(Operation):
         self._block_around = around
         if around is not None and around._task is task:
             self._enclosing = around
-        if self._timeout != math.inf:
+        if self._timeout != NEVER:
             when = clock() + self._timeout
             if when <= self._deadline:
                 self._deadline = when
@@ -326,7 +326,7 @@ class Block(Operation):
             self._is_in_parents_task = isinstance(parent, Block) and parent._task is task
             cut = self._hard_cut()
         make = loop.scope_class
-        self._scope = scope = make() if cut == math.inf else make(deadline=cut)
+        self._scope = scope = make() if cut == NEVER else make(deadline=cut)
         scope.__enter__()
         innermost.set(self)
         # From here on a request from any thread finds the scope. Those that came before have
@@ -339,7 +339,7 @@ class Block(Operation):
             self._stop_at_once(clock())
         if self._has_more:
             self._set_alarm()
-        if logger.isEnabledFor(DEBUG):
+        if is_enabled_for(DEBUG):
             self._is_traced = True
             logger.debug("operation %s entered", self.label)
         if self._sources or (self._callbacks is not None and self._callbacks.on_start):
@@ -633,7 +633,7 @@ class Block(Operation):
             raise RuntimeError(msg)
         if loop.current_task() is not self._task:
             return self._leave_astray(scope, exc)
-        is_due = self._deadline != math.inf and self._deadline <= loop.clock()
+        is_due = self._deadline != NEVER and self._deadline <= loop.clock()
         if is_due or self._enclosing is not None or self._parent is not None:
             self._notice_deadline()
         if exc is None:
@@ -803,7 +803,7 @@ class Block(Operation):
         if ending is OperationStatus.CANCELLED and cause is not None:
             is_another = cause.origin_id is not None or cause.reason is CancelationReason.PARENT
             level = DEBUG if is_another else INFO  # which has had, or will have, its own record
-            if logger.isEnabledFor(level):
+            if is_enabled_for(level):
                 text = "operation %s cancelled after %.3f s: %s"
                 logger.log(level, text, self.label, took, cause.label)
         else:

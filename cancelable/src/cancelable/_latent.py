@@ -20,18 +20,16 @@ import anyio
 from ._block import innermost
 from ._cancelable import Cancelable
 from ._cause import Cause
-from ._log import logger
+from ._log import is_enabled_for
 from ._loop import call_soon, current_loop
-from ._operation import OperationToken, nobody
+from ._operation import NEVER, OperationToken, nobody
 from ._registry import OperationRegistry, registry_here
 from ._seconds import grace_of, moment, seconds
 from ._single import Single
 from ._status import OperationStatus
 from ._token import Listener
 
-_NEVER = math.inf
-
-# Bound once: to look up a method of what another file has made makes an object, for each request.
+# Bound once: to look up a method of what is imported makes an object, for each request.
 _registry_here, _innermost, _set_innermost = registry_here.get, innermost.get, innermost.set
 
 
@@ -112,14 +110,14 @@ class LatentOperation(Single):
             TypeError: If one of the two is no number of seconds.
             ValueError: If one of the two is NaN, or the grace is negative.
         """
-        if timeout is not _NEVER or grace != 0.0:  # since this is made for each request
+        if timeout is not NEVER or grace != 0.0:  # since this is made for each request
             timeout, grace = seconds(timeout, "timeout"), grace_of(grace)
-        self.is_untouched = timeout == _NEVER
+        self.is_untouched = timeout == NEVER
         self._loop = loop = current_loop()
         self.native_loop = loop.native_token
         self.timeout = timeout
         self.grace = grace
-        self.began_at = self._deadline = _NEVER
+        self.began_at = self._deadline = NEVER
         # The operation comes first in here, or None: the entry, before which nobody had asked.
         self._early: list[Cancelable | None] = []
         # The operation comes first in here, or None: the end of a block nobody asked about.
@@ -183,7 +181,7 @@ class LatentOperation(Single):
         # makes it reads the deadline again behind that, and here one looks for it at the end.
         when = moment(when, "deadline")
         self.is_untouched = False
-        has_begun = self.began_at != _NEVER
+        has_begun = self.began_at != NEVER
         if has_begun and not self._made and self._is_due():
             self.make()  # the deadline that has passed is the cause, and stands, as does its cut
         if not self._made:
@@ -284,13 +282,13 @@ class LatentOperation(Single):
         Raises:
             RuntimeError: If it was entered before.
         """
-        if self.began_at != _NEVER:
+        if self.began_at != NEVER:
             msg = "a LatentOperation is entered once; make a new one for each block"
             raise RuntimeError(msg)
         registry, early, around = _registry_here(), self._early, _innermost()
         if around is not None and not (type(around) is LatentToken and around.latent is None):
             return False
-        if early or registry._eager_for or logger.isEnabledFor(DEBUG):
+        if early or registry._eager_for or is_enabled_for(DEBUG):
             return False
         loop = self._loop
         self._registry = registry
@@ -308,7 +306,7 @@ class LatentOperation(Single):
         early.append(None)
         if early[0] is not None:
             scope.__exit__(None, None, None)
-            self.began_at = _NEVER
+            self.began_at = NEVER
             return False
         registry.latent_began(self)
         if self._made:  # before it was in there, so that the maker could not take it out
@@ -355,7 +353,7 @@ class LatentOperation(Single):
         if made:
             return False
         scope, registry = self._scope, self._registry
-        if self._deadline != _NEVER and self._is_due():
+        if self._deadline != NEVER and self._is_due():
             return False
         if self._loop.current_task() is not self._task:
             return False  # astray, of which the operation knows what to say and to do

@@ -10,6 +10,9 @@ import logging
 
 logger = logging.getLogger("cancelable")
 
+is_enabled_for = logger.isEnabledFor
+"""Bound once: each block asks, and to look up a method of what is imported makes an object."""
+
 
 def one_line(text: str) -> str:
     """Return a text as a log record may hold it.

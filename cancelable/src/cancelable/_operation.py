@@ -38,6 +38,9 @@ from ._token import CancelationToken, Listener, set_event
 from ._update import ProgressUpdate
 from .exceptions import CancelationError
 
+NEVER = math.inf
+"""A name of this file is found quicker than one of another, for each block several times."""
+
 _NO_CHILDREN: dict[Operation, None] = {}
 
 
@@ -104,11 +107,9 @@ class Operation(Awaited, Single):
         self._grace = grace
         self._causes: list[Cause] = []
         # When the first cause came, on the own clock. Until that is written down it came now.
-        self._came = math.inf
+        self._came = self._deadline = self._cut = NEVER
         # From the entry to the deadline, as long as that is known; before the entry what was given.
-        self._timeout: float = math.inf
-        self._deadline = math.inf
-        self._cut = math.inf
+        self._timeout: float = NEVER
         self._ending: OperationStatus | None = None
         self._end_cause: Cause | None = None
         self._failure: str | None = None

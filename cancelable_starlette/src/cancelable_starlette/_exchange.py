@@ -184,16 +184,18 @@ class HTTPExchange(Watched):
                 await self._send_with_care(message)
                 return
         try:
-            # As pass_on, which would be one more coroutine for each message.
-            if message["type"] == "http.response.start":
+            # As pass_on, which would be one more coroutine for each message; chunks come first,
+            # since there may be many of them.
+            if message.get("more_body", False):
+                await self.server_send(message)
+            elif message["type"] == "http.response.start":
                 self._note_start(message)
                 await self.server_send(message)
                 self.started = self._invited = True
                 if self._watched:
                     self.invite()
             else:
-                if not message.get("more_body", False):
-                    self._note_end(message)
+                self._note_end(message)
                 await self.server_send(message)
         except BaseException as exc:
             if not await self.forgives(exc):

@@ -136,7 +136,7 @@ class RequestCancelationMiddleware:
         self._settings = Settings(
             timeout=duration(default_timeout, "default_timeout"),
             on_disconnect=on_disconnect,
-            grace=None if grace is None else duration(grace, "grace"),
+            grace=0.0 if grace is None else duration(grace, "grace"),
             send_timeout=duration(send_timeout, "send_timeout"),
             deadline_header=(
                 None

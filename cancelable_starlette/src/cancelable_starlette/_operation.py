@@ -17,17 +17,17 @@ class RequestOperation(LatentOperation):
     __slots__ = ("_client", "_method", "_on_cancel", "_path")
 
     def __init__(
-        self, scope: Scope, timeout: float, grace: float | None, on_cancel: StatusCallback | None
+        self, scope: Scope, timeout: float, grace: float, on_cancel: StatusCallback | None
     ) -> None:
         """Take the facts of a request.
 
         Args:
             scope: The scope of the request or the WebSocket.
             timeout: Seconds from the entry of the block; infinity for none.
-            grace: Seconds that the handler may run on after it was asked to stop; None for none.
+            grace: Seconds that the handler may run on after it was asked to stop.
             on_cancel: Called with the facts of the operation if it was cancelled.
         """
-        super().__init__(timeout, grace or 0.0)
+        super().__init__(timeout, grace)
         self._method: str | None = scope.get("method")
         self._path: str = scope["path"]
         self._client: tuple[str, int] | None = scope.get("client")

@@ -38,7 +38,7 @@ class Settings:
     timeout: float = math.inf
     """Seconds to the start of the response."""
     on_disconnect: OnDisconnect = "cancel"
-    grace: float | None = None
+    grace: float = 0.0
     send_timeout: float = math.inf
     deadline_header: bytes | None = None
     answers: Answers = field(default_factory=Answers)
