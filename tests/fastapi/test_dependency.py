@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -129,6 +131,35 @@ async def test_the_block_stops_when_the_client_leaves(
     assert work.reason is CancelationReason.DISCONNECT
     assert work.cancel is not None
     assert work.cancel.status is OperationStatus.CANCELLED
+    assert connection.overlapping_reads == 0
+
+
+@SERVERS
+async def test_a_block_in_a_task_of_the_endpoint_stops_when_the_client_leaves(
+    setup: Setup, server: ServerBehaviour
+) -> None:
+    """F1: as long as the endpoint has not returned, whoever entered it."""
+    app, work = application(setup), Work()
+    reasons: list[CancelationReason] = []
+
+    @app.get("/")
+    async def endpoint(cancel: Cancelable = Depends(cancelable_dependency)) -> None:
+        async def enter() -> None:
+            try:
+                async with cancel:
+                    await work.do(cancel)
+            except DisconnectCancelation as error:
+                reasons.append(error.reason)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(enter)
+
+    connection = ScriptedConnection(server=server)
+    await leave_when(work.began, connection, app)
+
+    assert work.cleaned_up
+    assert work.reason is CancelationReason.DISCONNECT
+    assert reasons == ([] if setup == "middleware" else [CancelationReason.DISCONNECT])
     assert connection.overlapping_reads == 0
 
 
@@ -565,6 +596,32 @@ async def test_an_operation_is_named_after_its_endpoint() -> None:
         return cancel.name
 
     assert await get(app, "/7") == (200, "make_report")
+
+
+@pytest.mark.parametrize("is_entered", [False, True])
+async def test_nothing_of_a_request_waits_for_the_collector(setup: Setup, is_entered: bool) -> None:
+    """The body of a request would stay in memory until it comes by."""
+    app = application(setup)
+    requests: list[weakref.ref[Request]] = []
+
+    @app.post("/")
+    async def endpoint(request: Request, cancel: CancelableDep) -> int:
+        requests.append(weakref.ref(request))
+        if is_entered:
+            async with cancel:
+                return len(await request.body())
+        return 0
+
+    gc.disable()
+    try:
+        connection = ScriptedConnection("POST", "/", body=[b"x" * 100])
+        await run(app, connection)
+        await anyio.lowlevel.checkpoint()  # the task of the request lets go of what it held
+    finally:
+        gc.enable()
+
+    assert connection.status == 200
+    assert [each() for each in requests] == [None]
 
 
 async def test_a_plain_endpoint_may_check_in(setup: Setup) -> None:
