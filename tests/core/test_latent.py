@@ -736,6 +736,30 @@ async def test_who_watches_one_operation_does_not_ask_for_the_others(
             assert visit.known_operation is None
 
 
+async def test_a_deadline_that_is_set_at_any_line_of_the_entry_counts(
+    registry: OperationRegistry,
+) -> None:
+    """A signal handler may set it, in the thread of the loop."""
+    line, came = 0, True
+    while came:
+        line += 1
+        visit, deadline = Visit(), anyio.current_time() + 1
+        at_line = AtLine(line, partial(setattr, visit, "deadline", deadline))
+        with pytest.raises(TimeoutCancelation):
+            with at_line:
+                assert visit.enter_at_once()
+            assert visit.deadline == (deadline if at_line.came else math.inf)
+            if not at_line.came:
+                visit.deadline = deadline
+            try:
+                await anyio.sleep(2)
+            except BaseException as exc:
+                await visit.__aexit__(type(exc), exc, exc.__traceback__)
+                raise
+        came = at_line.came
+    assert line > 20
+
+
 async def test_those_that_nobody_asks_about_are_found_by_their_age(
     registry: OperationRegistry,
 ) -> None:

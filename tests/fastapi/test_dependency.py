@@ -624,6 +624,30 @@ async def test_nothing_of_a_request_waits_for_the_collector(setup: Setup, is_ent
     assert [each() for each in requests] == [None]
 
 
+@SERVERS
+async def test_a_body_that_the_stream_reads_arrives_whole(
+    setup: Setup, server: ServerBehaviour
+) -> None:
+    """W2: also behind a look whether the client is there, which Starlette does with a read."""
+    app = application(setup)
+
+    @app.post("/")
+    async def endpoint(request: Request, cancel: CancelableDep) -> StreamingResponse:
+        async def echo() -> AsyncIterator[bytes]:
+            assert not await request.is_disconnected()
+            async for piece in request.stream():
+                yield piece
+
+        return StreamingResponse(echo())
+
+    connection = ScriptedConnection("POST", "/", body=[b"one", b"two"], server=server)
+    connection.scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}
+    await run(app, connection)
+
+    assert connection.body == b"onetwo"
+    assert connection.overlapping_reads == 0
+
+
 async def test_a_plain_endpoint_may_check_in(setup: Setup) -> None:
     """F1: a ``def`` endpoint cannot enter it, and is told by the request's token."""
     app = application(setup)

@@ -220,6 +220,56 @@ async def test_data_that_cannot_be_written_breaks_the_stream_off(anyio_backend: 
     assert not connection.complete
 
 
+@pytest.mark.parametrize("more", [0, 1, 2, 9, 200])
+async def test_a_source_that_stops_its_own_stream_is_heard_at_once(
+    anyio_backend: object, form: str, more: int
+) -> None:
+    """W6, W8: whatever it yields then without waiting, and also if it ends."""
+
+    async def events(request: Request) -> AsyncIterator[str]:
+        yield "data: 1\n\n"
+        await get_request_token(request).cancel("manual")
+        for _ in range(more):
+            yield "data: too late\n\n"
+
+    connection = ScriptedConnection()
+    make = serving(lambda request: cancelable_streaming_response(events(request)), form)
+    await run(make, connection)
+
+    assert b"too late" not in connection.body
+    if form != "layers":  # see the next test
+        said = Browser().read(connection.body).events
+        assert [event for event, _, _ in said] == ["message", "cancelled"]
+        assert connection.complete
+
+
+async def test_a_cancel_meets_the_next_chunk_however_quick_the_last_ones_were(
+    anyio_backend: object, form: str
+) -> None:
+    """S12: it is not the clock that a stream looks at now and then that tells."""
+    ended: list[float] = []
+
+    async def events(request: Request) -> AsyncIterator[str]:
+        for number in range(20):
+            yield f"data: {number}\n\n"
+        try:
+            while True:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(10)
+                await get_request_token(request).cancel("manual")
+                yield "data: too late\n\n"
+        finally:
+            ended.append(anyio.current_time())
+
+    connection = ScriptedConnection()
+    began = anyio.current_time()
+    make = serving(lambda request: cancelable_streaming_response(events(request)), form)
+    await run(make, connection, "alone", HOURS)
+
+    assert b"too late" not in connection.body
+    assert ended[0] - began <= 20.5
+
+
 async def test_a_layer_that_was_cancelled_as_well_holds_no_stream_up(
     anyio_backend: object, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,7 +17,13 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from cancelable import CancelationReason, CancelationToken, OperationContext
+from cancelable import (
+    Cancelable,
+    CancelationReason,
+    CancelationToken,
+    OperationContext,
+    TimeoutCancelation,
+)
 from cancelable_starlette import (
     RequestCancelationMiddleware,
     cancelable_streaming_response,
@@ -25,6 +31,7 @@ from cancelable_starlette import (
 )
 from cancelable_starlette.testing import UVICORN, ScriptedConnection, ScriptedSocket, lifespan
 from tests.starlette.support import LIMIT, Watch, application, respond
+from tests.support.clock import advance
 
 stopped_at: list[float] = []
 endings: list[OperationContext] = []
@@ -205,6 +212,28 @@ async def test_new_ones_are_refused(
             script = ScriptedSocket("/socket", server=UVICORN, can_be_denied=can_be_denied)
             await script.run(app)
             assert (script.status, script.close_code) == outcome
+
+
+async def test_a_shutdown_that_nobody_has_told_of_yet_refuses_new_ones(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """W10: by the token of an operation whose deadline passed while the loop was held."""
+    maintenance = Cancelable.with_timeout(5)
+
+    async def maintain(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with pytest.raises(TimeoutCancelation):
+            async with maintenance:
+                task_status.started()
+                await sleep_forever()
+
+    app = made(maintenance.token)
+    connection = ScriptedConnection(path="/slow")
+    async with anyio.create_task_group() as tasks:
+        async with lifespan(app) if watch == "service" else contextlib.nullcontext():
+            await tasks.start(maintain)
+            advance(6)
+            await connection.run(app)
+    assert connection.status == 503
 
 
 async def test_a_complete_response_is_not_touched(

@@ -64,6 +64,10 @@ class Cause:
         self.signal_number = signal_number
         self.at: float = time.time() if at is None else at
 
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({facts})"
+
     @property
     def cancelled_at(self) -> datetime:
         """The time of the request, in UTC."""

@@ -87,9 +87,7 @@ class LatentOperation(Single):
     timeout: float
     """Seconds from the entry to the deadline."""
     _registry: OperationRegistry
-    """Who lists it; there from the entry on, as are the next three."""
-    _scope: anyio.CancelScope
-    """What was entered for it; not there where the operation was entered instead."""
+    """Who lists it; there as soon as there is a scope, as are the next two."""
     _started_at: float
     """When the block was entered, as ``time.monotonic()`` counts."""
     _task: object
@@ -118,6 +116,7 @@ class LatentOperation(Single):
         self.timeout = timeout
         self.grace = grace
         self.began_at = self._deadline = NEVER
+        self._scope: anyio.CancelScope | None = None
         # The operation comes first in here, or None: the entry, before which nobody had asked.
         self._early: list[Cancelable | None] = []
         # The operation comes first in here, or None: the end of a block nobody asked about.
@@ -181,12 +180,11 @@ class LatentOperation(Single):
         # makes it reads the deadline again behind that, and here one looks for it at the end.
         when = moment(when, "deadline")
         self.is_untouched = False
-        has_begun = self.began_at != NEVER
-        if has_begun and not self._made and self._is_due():
+        if self._scope is not None and not self._made and self._is_due():
             self.make()  # the deadline that has passed is the cause, and stands, as does its cut
         if not self._made:
             self._deadline = when
-            if has_begun:
+            if self._scope is not None:
                 self._scope.deadline = when + self.grace
         operation = self.known_operation
         if operation is not None:
@@ -211,11 +209,11 @@ class LatentOperation(Single):
             made.append(early[0])
             return made[0]
         operation, deadline = self._new_operation(), self._deadline
+        scope = self._scope
+        assert scope is not None
         operation.keeper = self._registry
         operation.keep_completed = False
-        operation.adopt(
-            self._scope, self._loop, self._task, self._started_at, self.began_at, deadline
-        )
+        operation.adopt(scope, self._loop, self._task, self._started_at, self.began_at, deadline)
         if self._offer(operation, made, deadline):
             self._registry.latent_was_made(self, operation)
         return made[0]
@@ -295,18 +293,17 @@ class LatentOperation(Single):
         self._started_at = time.monotonic()  # that of the loop may be virtual, or of milliseconds
         self.began_at = now = loop.clock()
         self._task = loop.current_task()
-        if self.is_untouched:
-            scope = loop.scope_class()
-        else:
+        # A signal handler may set a deadline at any line: it finds the scope, or is found here.
+        self._scope = scope = loop.scope_class()
+        if not self.is_untouched:
             self._deadline = min(self._deadline, now + self.timeout)
-            scope = loop.scope_class(deadline=self._deadline + self.grace)
-        self._scope = scope
+            scope.deadline = self._deadline + self.grace
         scope.__enter__()
         # All that a maker wants is there by now.
         early.append(None)
         if early[0] is not None:
             scope.__exit__(None, None, None)
-            self.began_at = NEVER
+            self.began_at, self._scope = NEVER, None
             return False
         registry.latent_began(self)
         if self._made:  # before it was in there, so that the maker could not take it out
@@ -317,9 +314,9 @@ class LatentOperation(Single):
 
     async def _enter_in_full(self) -> None:
         """Enter the block of the operation instead."""
-        registry, operation = registry_here.get(), self.operation
         self.began_at = self._loop.clock()
-        operation.keeper = registry
+        operation = self.operation
+        operation.keeper = _registry_here()
         operation.keep_completed = False
         await operation.__aenter__()
 
@@ -349,10 +346,10 @@ class LatentOperation(Single):
         Raises:
             RuntimeError: If a scope that was opened inside is still open.
         """
-        made = self._made
-        if made:
+        made, scope = self._made, self._scope
+        if made or scope is None:
             return False
-        scope, registry = self._scope, self._registry
+        registry = self._registry
         if self._deadline != NEVER and self._is_due():
             return False
         if self._loop.current_task() is not self._task:

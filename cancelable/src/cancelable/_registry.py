@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 
@@ -39,22 +40,12 @@ HISTORY = 1000
 """How many ended operations a registry remembers unless it is told otherwise."""
 
 
+@dataclass(slots=True)
 class OperationNode:
     """Hold one live operation and those underneath it."""
 
-    __slots__ = ("children", "context")
-
-    def __init__(self, context: OperationContext) -> None:
-        """Make a node with nothing underneath.
-
-        Args:
-            context: The facts of the operation.
-        """
-        self.context = context
-        self.children: list[OperationNode] = []
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.context!r}, {self.children!r})"
+    context: OperationContext
+    children: list[OperationNode] = field(default_factory=list["OperationNode"])
 
 
 class Latent(Protocol):

@@ -130,13 +130,10 @@ class DisconnectSource(CancelationSource):
             deadline = anyio.current_time() + STOP_LIMIT
             with anyio.CancelScope(deadline=deadline, shield=True):
                 await self._end_of_watch.wait()
-        # From here on nobody asks for the request. The two would keep each other, with the body,
-        # until the collector comes by; and so would the traceback of a watch that was cancelled.
-        request = self._request
+        # From here on nobody asks for the request, which goes on reading through here. The two
+        # would keep each other, with the body, until the collector comes by; and so would the
+        # traceback of a watch that was cancelled.
         del self._request
-        has_news = self._left or self.__dict__.get("_kept")
-        if not has_news and request._receive == self.receive:  # pyright: ignore[reportPrivateUsage]
-            request._receive = self._server_receive  # pyright: ignore[reportPrivateUsage]
 
     async def receive(self) -> Message:
         """Give the endpoint its next message, when the watching task does not read."""

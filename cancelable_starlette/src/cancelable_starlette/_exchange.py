@@ -49,11 +49,11 @@ class HTTPExchange(Watched):
     """Whether the server gets a chunk as it is: nobody has left, and there is neither a time limit
     for a send nor a shutdown.
 
-    A source of many chunks that has ``send`` itself may then call ``server_send`` instead, which is
-    a coroutine less for each. It has to show ``forgives`` what that raises, and to give way now and
-    then, since a cancel does not drop what it sends. Whoever has what somebody else has made of
-    ``send`` must not: a middleware, or Starlette itself, which does so for each route. So a
-    response has this lane where it watches its own request, or is the application itself.
+    As long as the operation was not asked to stop, a source of many chunks that has ``send`` itself
+    may then call ``server_send`` instead, which is a coroutine less for each. It has to show
+    ``forgives`` what that raises. Whoever has what somebody else has made of ``send`` must not: a
+    middleware, or Starlette itself, which does so for each route. So a response has this lane where
+    it watches its own request, or is the application itself.
     """
     on_disconnect: OnDisconnect = "cancel"
     on_left: Callable[[], object] | None = None
@@ -231,11 +231,11 @@ class HTTPExchange(Watched):
         if self.complete:
             return True
         if self.is_deserted:
-            is_end = not message.get("more_body", False) and self._ends_response(message)
-            if is_end and self.hides_disconnect:
-                # Complete for whoever made it, who may wait to hear of that.
-                self.hides_disconnect = False
-                self._notify()
+            if self.hides_disconnect and not message.get("more_body", False):
+                if self._ends_response(message):
+                    # Complete for whoever made it, who may wait to hear of that.
+                    self.hides_disconnect = False
+                    self._notify()
             # Nobody reads this any more. A loop that only sends still has to give way.
             if not self._is_cut() or not self._release():
                 await checkpoint()

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TypeAlias, TypeVarTuple, cast
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import ContentStream, StreamingResponse
@@ -270,12 +270,16 @@ class _Stream:
             await self._send_plain_chunks()
         else:
             await self._send_guarded_chunks()
+        # A source may have asked to stop itself, and not have waited since. The end would be
+        # dropped, as what is sent after a cancel is, and nobody told why.
+        await checkpoint_if_cancelled()
         await self._send_body(b"", more=False)
 
     async def _send_plain_chunks(self) -> None:
         """Send what the source gives, with as little as possible done for each chunk."""
         exchange, send = self._exchange, self._send
         direct = exchange if isinstance(exchange, HTTPExchange) and send == exchange.send else None
+        latent = None if direct is None else direct.latent
         tail = b""
         turns, until_look = Turns(), 1
         try:
@@ -287,7 +291,11 @@ class _Stream:
                     data = self._encoded(chunk)
                     tail = tail[-4:] + bytes(data[-4:])
                 message = {"type": "http.response.body", "body": data, "more_body": True}
-                if direct is not None and direct.passes_freely:
+                if (
+                    (direct is not None and latent is not None)
+                    and direct.passes_freely
+                    and (latent.is_untouched or not latent.cancel_requested)
+                ):
                     try:
                         await direct.server_send(message)
                     except BaseException as exc:

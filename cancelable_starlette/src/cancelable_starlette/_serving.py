@@ -80,8 +80,7 @@ async def serve(
         if not latent.enter_at_once():
             await latent.__aenter__()
         try:
-            shutdown = settings.shutdown
-            if shutdown is not None and shutdown.has_begun:
+            if settings.shutdown is not None and settings.shutdown.token.cause is not None:
                 await exchange.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=0)
                 await checkpoint()
             if isinstance(exchange, SocketExchange):

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import anyio
 from starlette.types import Send
@@ -18,31 +19,17 @@ GRACE = 1.0
 """Seconds that streams and sockets may go on after they were told, unless it is said otherwise."""
 
 
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Hold what tells of a shutdown.
 
     Attributes:
         token: Cancelled when the server shuts down, from any thread.
         grace: Seconds between telling streams and sockets and cutting them.
-        has_begun: Whether the token is cancelled. Each request looks at this.
     """
 
-    __slots__ = ("grace", "has_begun", "token")
-
-    def __init__(self, token: CancelationToken, grace: float) -> None:
-        """Heed a token.
-
-        Args:
-            token: Cancelled when the server shuts down, from any thread.
-            grace: Seconds between telling streams and sockets and cutting them.
-        """
-        self.token = token
-        self.grace = grace
-        self.has_begun = False
-        token.on_cancel(self._note)
-
-    def _note(self, _token: CancelationToken) -> None:
-        self.has_begun = True
+    token: CancelationToken = field(default_factory=CancelationToken)
+    grace: float = GRACE
 
     @asynccontextmanager
     async def heed_signals(self) -> AsyncGenerator[None]:
