@@ -28,6 +28,21 @@ class Cause:
         "timeout_seconds",
     )
 
+    reason: CancelationReason
+    message: str | None
+    source: str | None
+    """The name of the source that asked, where one did."""
+    error: BaseException | None
+    """The exception of a source that failed."""
+    origin_id: str | None
+    """The id of the operation that was asked, where that is another one, such as an ancestor."""
+    origin_reason: CancelationReason | None
+    """The reason for which that ancestor was asked."""
+    timeout_seconds: float | None
+    signal_number: int | None
+    at: float
+    """Seconds since the epoch."""
+
     def __init__(
         self,
         reason: CancelationReason,
@@ -45,14 +60,13 @@ class Cause:
         Args:
             reason: The kind of cause.
             message: What it was about, in words.
-            source: The name of the source that asked, where one did.
-            error: The exception of a source that failed.
-            origin_id: The id of the operation that was asked, where that is another one, such as
-                an ancestor.
-            origin_reason: The reason for which that ancestor was asked.
+            source: See the attribute, as for the others.
+            error: See there.
+            origin_id: See there.
+            origin_reason: See there.
             timeout_seconds: The timeout that has passed.
             signal_number: The signal that came.
-            at: When, in seconds since the epoch; now unless it is given.
+            at: When; now unless it is given.
         """
         self.reason = reason
         self.message = message
@@ -62,7 +76,7 @@ class Cause:
         self.origin_reason = origin_reason
         self.timeout_seconds = timeout_seconds
         self.signal_number = signal_number
-        self.at: float = time.time() if at is None else at
+        self.at = time.time() if at is None else at
 
     def __repr__(self) -> str:
         facts = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
