@@ -248,7 +248,7 @@ async def test_a_source_that_stops_its_own_stream_is_heard_at_once(
     await run(make, connection)
 
     assert b"too late" not in connection.body
-    if form != "layers":  # see the next test
+    if form != "layers":  # which was cancelled as well, and takes no last event
         said = Browser().read(connection.body).events
         assert [event for event, _, _ in said] == ["message", "cancelled"]
         assert not connection.sent[-1].get("more_body", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from datetime import UTC, datetime
 
@@ -112,14 +113,6 @@ class Cause:
 
     def without_error(self) -> Cause:
         """Return the same request without the exception, whose frames would live as long as it."""
-        return Cause(
-            self.reason,
-            self.message,
-            self.source,
-            None,
-            self.origin_id,
-            self.origin_reason,
-            self.timeout_seconds,
-            self.signal_number,
-            self.at,
-        )
+        same = copy.copy(self)
+        same.error = None
+        return same

@@ -97,7 +97,7 @@ class DisconnectSource(CancelationSource):
         self._watches = (
             not self._has_returned
             and get_request_operation(self._request) is None
-            and self._task in (None, anyio.get_current_task().id)
+            and (self._task is None or self._task == anyio.get_current_task().id)
         )
 
     async def watch(self) -> None:

@@ -191,9 +191,8 @@ class HTTPExchange(Watched):
             elif message["type"] == "http.response.start":
                 self._note_start(message)
                 await self.server_send(message)
-                self.started = self._invited = True
-                if self._watched:
-                    self.invite()
+                self.started = True
+                self.invite()
             else:
                 self._note_end(message)
                 await self.server_send(message)
@@ -231,11 +230,11 @@ class HTTPExchange(Watched):
         if self.complete:
             return True
         if self.is_deserted:
-            if self.hides_disconnect and not message.get("more_body", False):
-                if self._ends_response(message):
-                    # Complete for whoever made it, who may wait to hear of that.
-                    self.hides_disconnect = False
-                    self._notify()
+            is_hidden = self.hides_disconnect and not message.get("more_body", False)
+            if is_hidden and self._ends_response(message):
+                # Complete for whoever made it, who may wait to hear of that.
+                self.hides_disconnect = False
+                self._notify()
             # Nobody reads this any more. A loop that only sends still has to give way.
             if not self._is_cut() or not self._release():
                 await checkpoint()
@@ -279,9 +278,8 @@ class HTTPExchange(Watched):
         if message["type"] == "http.response.start":
             self._note_start(message)
             await self.server_send(message)
-            self.started = self._invited = True
-            if self._watched:
-                self.invite()
+            self.started = True
+            self.invite()
         else:
             if not message.get("more_body", False):
                 self._note_end(message)

@@ -285,13 +285,12 @@ class Inbox:
         seldom has one, and a server that waits waits until the request is watched.
         """
         self.complete = True
-        if self._reads or self._method not in BODILESS:
-            is_worth_a_look = self._watched or self._method not in BODILESS
-            if is_worth_a_look and self._may_have_more_body():
-                self.watch()
-            if self._reads:
-                self._make_room()
-                self._notify()
+        is_worth_a_look = self._watched or self._method not in BODILESS
+        if is_worth_a_look and self._may_have_more_body():
+            self.watch()
+        if self._reads:
+            self._make_room()
+            self._notify()
 
     def stop(self) -> bool:
         """Read no more: the application has returned.

@@ -279,7 +279,6 @@ class _Stream:
         """Send what the source gives, with as little as possible done for each chunk."""
         exchange, send = self._exchange, self._send
         direct = exchange if isinstance(exchange, HTTPExchange) and send == exchange.send else None
-        latent = None if direct is None else direct.latent
         tail = b""
         turns, until_look = Turns(), 1
         try:
@@ -292,9 +291,9 @@ class _Stream:
                     tail = tail[-4:] + bytes(data[-4:])
                 message = {"type": "http.response.body", "body": data, "more_body": True}
                 if (
-                    (direct is not None and latent is not None)
+                    direct is not None
                     and direct.passes_freely
-                    and (latent.is_untouched or not latent.cancel_requested)
+                    and (direct.latent.is_untouched or not direct.latent.cancel_requested)
                 ):
                     try:
                         await direct.server_send(message)

@@ -28,8 +28,6 @@ from ._status import CLOSE_CODES
 from ._watched import CLIENT_LEFT, SHUTTING_DOWN
 from ._watchers import WatcherService, watch_alone
 
-_NEVER = math.inf
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -132,7 +130,7 @@ def open_request(scope: Scope, receive: Receive, send: Send, settings: Settings)
     if settings.on_disconnect == "continue":
         exchange.on_disconnect = "continue"
         exchange.hides_disconnect = True
-    if settings.send_timeout != _NEVER:
+    if settings.send_timeout != math.inf:
         exchange.limit_sends(settings.send_timeout)
     # In place, so that middlewares around this one can ask for the reason.
     scope[TOKEN_KEY] = latent.token
