@@ -108,9 +108,11 @@ class LatentOperation(Single):
             TypeError: If one of the two is no number of seconds.
             ValueError: If one of the two is NaN, or the grace is negative.
         """
-        if timeout is not NEVER or grace != 0.0:  # since this is made for each request
+        if timeout is NEVER and grace == 0.0:  # as for nearly each request
+            self.is_untouched = True
+        else:
             timeout, grace = seconds(timeout, "timeout"), grace_of(grace)
-        self.is_untouched = timeout == NEVER
+            self.is_untouched = timeout == NEVER
         self._loop = loop = current_loop()
         self.native_loop = loop.native_token
         self.timeout = timeout
@@ -305,7 +307,10 @@ class LatentOperation(Single):
             scope.__exit__(None, None, None)
             self.began_at, self._scope = NEVER, None
             return False
-        registry.latent_began(self)
+        # Whoever is added as an observer of all has either found it here or is found here.
+        registry._latent[self] = None
+        if registry._eager_for:
+            self.make()
         if self._made:  # before it was in there, so that the maker could not take it out
             registry._latent.pop(self, None)
         # Not the block itself: tasks that were started inside keep this as long as they live.
@@ -363,7 +368,8 @@ class LatentOperation(Single):
             registry.latent_failed(self, self._ended(misnested))
             raise
         else:
-            registry.latent_completed(self)
+            registry._latent.pop(self, None)
+            registry._unasked.add()
         finally:
             # The token stays the innermost block of this task, and stands for none from now on.
             self.token.latent = None

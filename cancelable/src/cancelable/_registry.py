@@ -92,6 +92,8 @@ class OperationRegistry:
         """
         self._limit = count(history, "history", "operations", least=0)
         self._live: dict[Operation, bool] = {}
+        # Those that run and have no operation. They step in and out themselves, and count there
+        # that they completed: a call would be a part of what they cost.
         self._latent: dict[Latent, None] = {}
         self._pending = Pending()
         self._by_id: dict[str, Operation] = {}
@@ -224,15 +226,6 @@ class OperationRegistry:
         for observer in self._observers:
             observer.entered(operation)
 
-    def latent_began(self, latent: Latent) -> None:
-        """Take in a running block that has no operation yet.
-
-        Whoever is added as an observer of all has either found it here or is found here.
-        """
-        self._latent[latent] = None
-        if self._eager_for:
-            latent.make()
-
     def latent_was_made(self, latent: Latent, operation: Operation) -> None:
         """List the operation of a block that runs already; in any thread.
 
@@ -260,11 +253,6 @@ class OperationRegistry:
         if self._live.pop(operation, None) is not None:
             for observer in self._observers:
                 observer.left(operation)
-
-    def latent_completed(self, latent: Latent) -> None:
-        """Count a block that nobody has asked about."""
-        self._latent.pop(latent, None)
-        self._unasked.add()
 
     def latent_failed(self, latent: Latent, operation: Operation) -> None:
         """Remember how a block failed that nobody has asked about."""

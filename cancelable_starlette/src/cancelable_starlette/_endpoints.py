@@ -20,9 +20,11 @@ from cancelable import CancelationError, CancelationReason
 from ._answers import Answers, ResponseHook
 from ._callable import is_async, made_async
 from ._exchange import HTTPExchange, cancelation_in
+from ._keys import EXCHANGE_KEY
 from ._overrun import WARN_AFTER
-from ._request import EXCHANGE_KEY, Exchange, exchange_of
-from ._serving import Settings, end_as_cancelled, open_exchange, open_request, serve_alone
+from ._policy import Policy
+from ._request import Exchange, exchange_of
+from ._serving import end_as_cancelled, open_exchange, serve_alone
 from ._settings import (
     OnDisconnect,
     Until,
@@ -184,9 +186,9 @@ class EndpointSettings:
         """
         exchange = exchange_of(scope)
         if exchange is None:
-            settings = Settings()
-            exchange = open_exchange(scope, receive, send, settings)
-            await serve_alone(functools.partial(self._serve_in, app), exchange, scope, settings)
+            policy = Policy()
+            exchange = open_exchange(scope, receive, send, policy)
+            await serve_alone(functools.partial(self._serve_in, app), exchange, scope, policy)
         else:
             await self._serve_in(app, scope, receive, send)
 
@@ -231,7 +233,7 @@ class EndpointSettings:
         self, request: Request, function: Callable[[], Awaitable[Result]]
     ) -> Result | Response:
         scope = request.scope
-        exchange = open_request(scope, request.receive, _no_send, Settings())
+        exchange = HTTPExchange(scope, request.receive, _no_send, Policy())
         # The function reads through its request, which therefore has to read through us.
         request._receive = exchange.receive  # pyright: ignore[reportPrivateUsage]
         results: list[Result | Response] = []
@@ -248,7 +250,8 @@ class EndpointSettings:
                 results.append(await _response_to(error, exchange, request))
             finally:
                 del scope[EXCHANGE_KEY]
-                if exchange.stop():
+                exchange.is_over = True
+                if exchange.is_read:
                     await exchange.close()
 
         await watch_alone(exchange, call, WARN_AFTER)

@@ -12,10 +12,12 @@ from anyio.lowlevel import checkpoint
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cancelable import CancelationError, CancelationReason, LatentOperation
+from cancelable import CancelationError, CancelationReason
 
 from ._answers import Answers
-from ._read_ahead import ReadAhead
+from ._keys import EXCHANGE_KEY, TOKEN_KEY
+from ._operation import RequestOperation
+from ._policy import Policy
 from ._settings import OnDisconnect, Until
 from ._status import CLIENT_CLOSED_REQUEST
 from ._watched import CLIENT_LEFT, Watched
@@ -28,6 +30,9 @@ END_LIMIT = 1.0
 HANDLED_TOO_LATE = "Caught handled exception, but response already started."
 """The text of Starlette's error, by which alone it can be told from one of a program."""
 
+BODIES = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
+"""The types of the messages that carry a body, of which the last ends a response."""
+
 _NEVER = math.inf
 
 
@@ -37,10 +42,8 @@ class HTTPExchange(Watched):
     ``receive`` and ``send`` are what the application gets instead of the server's.
     """
 
-    __slots__ = ("answers", "attempted", "passes_freely", "started")
+    __slots__ = ("answers", "attempted", "passes_freely")
 
-    started: bool
-    """Whether the server has the start of the response."""
     attempted: bool
     """Whether the start was given to the server, who may have it or not."""
     answers: Answers
@@ -73,32 +76,32 @@ class HTTPExchange(Watched):
     to nobody.
     """
 
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        latent: LatentOperation,
-        read_ahead: ReadAhead,
-        answers: Answers,
-    ) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, policy: Policy) -> None:
         """Tie a request to its operation.
 
         Args:
-            scope: The scope of the request.
+            scope: The scope of a request that nothing watches yet; it gets the token, where
+                middlewares around this one find the reason as well, and this exchange.
             receive: The server's ``receive()``.
             send: The server's ``send()``.
-            latent: What is cancelled when the client leaves, and made if there is a need.
-            read_ahead: How much of the body may be held.
-            answers: What the client is told if the request is cancelled.
+            policy: What was said about the request.
         """
-        super().__init__(scope, receive, read_ahead)
-        self.latent = latent
+        super().__init__(scope, receive, policy.read_ahead)
+        self.latent = latent = RequestOperation(policy.timeout, policy.grace)
+        latent.method = self._method
+        latent.path = scope["path"]
+        latent.client = scope.get("client")
+        latent.on_cancel = policy.on_cancel
         self.server_send = send
-        self.answers = answers
-        self.started = False
+        self.answers = policy.answers
         self.attempted = False
         self.passes_freely = True
+        if policy.asks_more_of_requests:
+            self.on_disconnect = policy.on_disconnect
+            self.hides_disconnect = policy.on_disconnect == "continue"
+            self.limit_sends(policy.send_timeout)
+        scope[TOKEN_KEY] = latent.token
+        scope[EXCHANGE_KEY] = self
 
     @property
     def is_deserted(self) -> bool:
@@ -177,24 +180,36 @@ class HTTPExchange(Watched):
         generator that is being streamed would stay suspended at its ``yield`` until it is
         collected, but in the generator itself.
         """
-        if not (self.passes_freely and self.latent.is_untouched):
-            if (self.left or self.latent.cancel_requested) and not await self._may_pass(message):
+        latent = self.latent
+        if not (self.passes_freely and latent.is_untouched):
+            if (self.left or latent.cancel_requested) and not await self._may_pass(message):
                 return
             if not self.passes_freely:
                 await self._send_with_care(message)
                 return
         try:
-            # As pass_on, which would be one more coroutine for each message; chunks come first,
-            # since there may be many of them.
+            # As pass_on, which would be one more coroutine for each message, and with the books of
+            # most responses kept here. Chunks come first, since there may be many of them.
             if message.get("more_body", False):
                 await self.server_send(message)
             elif message["type"] == "http.response.start":
-                self._note_start(message)
+                self.attempted = True
+                if "trailers" in message or not latent.is_untouched:
+                    self._note_start(message)
                 await self.server_send(message)
                 self.started = True
-                self.invite()
+                if self.is_read:
+                    self.invite()
             else:
-                self._note_end(message)
+                if (
+                    message["type"] == "http.response.body"
+                    and self.attempted
+                    and latent.is_untouched
+                    and not self._has_trailers
+                ):
+                    self.finish()
+                else:
+                    self._note_end(message)
                 await self.server_send(message)
         except BaseException as exc:
             if not await self.forgives(exc):
@@ -276,10 +291,12 @@ class HTTPExchange(Watched):
             message: A message of the ASGI specification's HTTP part; others pass untouched.
         """
         if message["type"] == "http.response.start":
+            self.attempted = True
             self._note_start(message)
             await self.server_send(message)
             self.started = True
-            self.invite()
+            if self.is_read:
+                self.invite()
         else:
             if not message.get("more_body", False):
                 self._note_end(message)
@@ -290,18 +307,16 @@ class HTTPExchange(Watched):
 
     def _note_start(self, message: Message) -> None:
         """Keep the books before the server sees the start of the response."""
-        self.attempted = True
         if not self.latent.is_untouched and self._ends_deadline_at_start:
             self._end_deadline()
-        if message.get("trailers", False):
-            self._has_trailers = True
+        if "trailers" in message:
+            self._has_trailers = message["trailers"]
 
     def _note_end(self, message: Message) -> None:
         """Keep the books before the server sees a message that may be the last one."""
         # Without a start it ends nothing: a mistake of the application.
         if self.attempted and self._ends_response(message):
-            if not self.latent.is_untouched:
-                self._end_deadline()
+            self._end_deadline()
             self.finish()
 
     def _end_deadline(self) -> None:
@@ -311,13 +326,9 @@ class HTTPExchange(Watched):
     def _ends_response(self, message: Message) -> bool:
         """Return whether nothing comes after a message that has not said that there is more."""
         kind = message["type"]
-        if kind == "http.response.body":
-            return not self._has_trailers
         if kind == "http.response.trailers":
             return not message.get("more_trailers", False)
-        if kind in ("http.response.zerocopysend", "http.response.pathsend"):
-            return not self._has_trailers
-        return False
+        return kind in BODIES and not self._has_trailers
 
     # -- the end -------------------------------------------------------------------------
 
@@ -338,8 +349,8 @@ class HTTPExchange(Watched):
             response = await self.answers.make(error.reason, Request(scope, self.receive))
         await self._answer_with(response, scope)
 
-    async def end_after_client(self, scope: Scope) -> None:
-        """End the response of an application that ended by itself after its client had left.
+    async def end_after_handler(self, scope: Scope) -> None:
+        """End the response of an application that ended by itself, if its client had left.
 
         What it sent was dropped, with the last message. See ``_end_for_nobody`` for who needs one.
         A server that refused the start of the response needs none.

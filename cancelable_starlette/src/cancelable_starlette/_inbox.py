@@ -65,7 +65,6 @@ class Inbox:
     __slots__ = (
         "__dict__",
         "_body_has_ended",
-        "_closed",
         "_disconnect",
         "_failure",
         "_headers",
@@ -79,19 +78,23 @@ class Inbox:
         "_pumping",
         "_read_ahead",
         "_reading",
-        "_reads",
         "_room",
         "_scope",
         "_server_receive",
         "_waiting_reads",
         "_watched",
         "complete",
+        "is_over",
+        "is_read",
         "left",
+        "started",
         "watcher",
     )
 
     left: bool
     """Whether the client has left, or the server has said so of a finished response."""
+    started: bool
+    """Whether the server has the start of the response."""
     complete: bool
     """Whether the response is complete, so that a disconnect is none."""
     hides_disconnect: bool = False
@@ -100,6 +103,10 @@ class Inbox:
     """What said that the client has left; there when it has."""
     _pump_ended: anyio.Event | None
     """Set at the end of the task that reads; None until somebody waits for that."""
+    is_over: bool
+    """Whether the application has returned, and nothing is read for it any more."""
+    is_read: bool
+    """Whether somebody has begun to read or to watch, and what that takes is there."""
     watcher: Watcher | None
     """Who runs the task that reads; None until the request is known to one."""
 
@@ -112,6 +119,7 @@ class Inbox:
             read_ahead: How much may be held.
         """
         self.left = False
+        self.started = False
         self.complete = False
         self.watcher = None
         self._scope = scope
@@ -121,13 +129,13 @@ class Inbox:
         self._method: str = scope.get("method", "GET")  # of a WebSocket, too: RFC 6455, section 4.1
         self._server_receive = receive
         self._read_ahead = read_ahead
-        self._watched = False
-        self._invited = False
-        self._closed = False
-        self._reads = False  # whether what follows is there
+        self.is_over = False
+        self.is_read = False
 
     def _begin_to_read(self) -> None:
-        self._reads = True
+        self.is_read = True
+        self._watched = False
+        self._invited = self.started
         self._messages: deque[Message] | None = None
         self._held = 0
         self._reading = False  # the application itself waits in the server's receive()
@@ -147,7 +155,7 @@ class Inbox:
     @property
     def has_messages(self) -> bool:
         """Whether something was read ahead that the application has not taken."""
-        return self._reads and bool(self._messages)
+        return self.is_read and bool(self._messages)
 
     async def client_left(self) -> None:
         """Learn that the client left before the response was complete; called once."""
@@ -173,7 +181,7 @@ class Inbox:
 
         Cancelling a read loses nothing once the request is watched.
         """
-        if not self._reads:
+        if not self.is_read:
             self._begin_to_read()
         if self._is_cut_here():
             return await self._look()
@@ -264,14 +272,17 @@ class Inbox:
 
     def watch(self) -> None:
         """Have the watcher read from now on, or as soon as the application's own read ends."""
-        self._watched = True
-        if not self._reads:
+        if not self.is_read:
             self._begin_to_read()
+        self._watched = True
         if not self._reading and not self._pumping:
             self._start_pump()
 
     def invite(self) -> None:
-        """Allow reading although the client waits for ``100 Continue``: a response has begun."""
+        """Allow reading although the client waits for ``100 Continue``: a response has begun.
+
+        Nothing has to be said where nobody has begun to read.
+        """
         self._invited = True
         if self._watched and not self._reading and not self._pumping:
             self._start_pump()
@@ -285,24 +296,17 @@ class Inbox:
         seldom has one, and a server that waits waits until the request is watched.
         """
         self.complete = True
-        is_worth_a_look = self._watched or self._method not in BODILESS
-        if is_worth_a_look and self._may_have_more_body():
-            self.watch()
-        if self._reads:
+        if self._method not in BODILESS or (self.is_read and self._watched):
+            if self._may_have_more_body():
+                self.watch()
+        if self.is_read:
             self._make_room()
             self._notify()
 
-    def stop(self) -> bool:
-        """Read no more: the application has returned.
-
-        Returns:
-            Whether something is left to be closed.
-        """
-        self._closed = True
-        return self._reads and (self._pumping or self._held > 0)
-
     async def close(self) -> None:
-        """Wait until no task of ours is in the server's ``receive()``; after ``stop``.
+        """Wait until no task of ours is in the server's ``receive()``, of one that is over.
+
+        Nothing has to be waited for where nobody has begun to read.
 
         All servers answer with a disconnect as soon as they have the whole response to a request.
         So the task mostly ends by itself in this turn of the loop or, since Trio runs the tasks of
@@ -312,6 +316,8 @@ class Inbox:
         asyncio's own ``task.cancel()`` may come at each ``await`` here, whatever the shields. The
         task is cancelled and what was held is given back all the same.
         """
+        if not (self._pumping or self._held):
+            return
         try:
             for _ in range(TURNS):
                 if self._pumping and self.complete:
@@ -337,7 +343,7 @@ class Inbox:
 
     def _start_pump(self) -> bool:
         """Start the task that reads, if there is something to read and somebody to run it."""
-        if self.left or self._closed or self._failure is not None:
+        if self.left or self.is_over or self._failure is not None:
             return False
         if self.complete and not self._may_have_more_body():
             return False
@@ -375,7 +381,7 @@ class Inbox:
             self._notify()
 
     async def _read_until_left(self) -> None:
-        while not self._closed:
+        while not self.is_over:
             while not self._has_room():
                 await self._wait_for_room()
             message = await self._server_receive()
@@ -403,7 +409,7 @@ class Inbox:
             self._body_has_ended = True
 
     def _may_have_more_body(self) -> bool:
-        if self._reads and self._body_has_ended:
+        if self.is_read and self._body_has_ended:
             return False
         version = self._scope.get("http_version", "1.1")
         return may_have_body(self._method, self._headers, version)
@@ -412,7 +418,7 @@ class Inbox:
         if self._messages is None:
             self._messages = deque()
         self._messages.append(message)
-        if not self._closed:  # else what was held has been given back, or is about to be
+        if not self.is_over:  # else what was held has been given back, or is about to be
             self._hold(_size(message))
         self._notify()
 
@@ -453,7 +459,7 @@ class Inbox:
             self._waiting_reads -= 1
 
     def _notify(self) -> None:
-        if self._reads and self._news is not None:
+        if self.is_read and self._news is not None:
             self._news.set()
             self._news = None
 

@@ -15,10 +15,12 @@ from cancelable import CancelationReason, CancelationToken, StatusCallback
 
 from ._answers import Answers, ResponseHook
 from ._exchange import HTTPExchange
+from ._keys import EXCHANGE_KEY
 from ._overrun import WARN_AFTER
+from ._policy import Policy
 from ._read_ahead import IN_TOTAL, PER_REQUEST, ReadAhead
-from ._request import EXCHANGE_KEY, Exchange
-from ._serving import Settings, open_request, open_socket, serve, serve_alone
+from ._request import Exchange
+from ._serving import serve, serve_alone
 from ._settings import (
     OnDisconnect,
     close_codes_of,
@@ -32,6 +34,7 @@ from ._settings import (
     token,
 )
 from ._shutdown import GRACE, Shutdown, wait_of_server
+from ._socket import SocketExchange
 from ._status import CLOSE_CODES, STATUSES
 from ._watchers import WatcherService, run_beside
 
@@ -133,7 +136,7 @@ class RequestCancelationMiddleware:
             CancelationToken() if shutdown is None else shutdown,
             duration(shutdown_grace, "shutdown_grace"),
         )
-        self._settings = Settings(
+        self._policy = Policy(
             timeout=duration(default_timeout, "default_timeout"),
             on_disconnect=on_disconnect,
             grace=0.0 if grace is None else duration(grace, "grace"),
@@ -166,15 +169,18 @@ class RequestCancelationMiddleware:
         kind = scope["type"]
         if kind in WATCHED and (self._applies_to_all or self._applies_to(scope)):
             if EXCHANGE_KEY not in scope:
-                begin = open_request if kind == "http" else open_socket
-                exchange = begin(scope, receive, send, self._settings)
+                exchange: Exchange
+                if kind == "http":
+                    exchange = HTTPExchange(scope, receive, send, self._policy)
+                else:
+                    exchange = SocketExchange(scope, receive, send, self._policy)
                 service = self._services.get(exchange.latent.native_loop)
                 if service is None:
-                    await serve_alone(self.app, exchange, scope, self._settings)
+                    await serve_alone(self.app, exchange, scope, self._policy)
                     return
                 if not service.knows_server:
                     self._ask_server(service, send)
-                await serve(self.app, exchange, scope, self._settings, service)
+                await serve(self.app, exchange, scope, self._policy, service)
                 return
             self._add_to(scope[EXCHANGE_KEY])
         if kind == "lifespan":
@@ -185,9 +191,9 @@ class RequestCancelationMiddleware:
     def _add_to(self, outer: Exchange) -> None:
         """Add to a middleware of this kind around this one: nothing but the timeout."""
         if isinstance(outer, HTTPExchange):
-            outer.shorten_timeout(self._settings.timeout)
+            outer.shorten_timeout(self._policy.timeout)
         else:
-            outer.shorten_idle_timeout(self._settings.socket_idle_timeout)
+            outer.shorten_idle_timeout(self._policy.socket_idle_timeout)
 
     def _applies_to(self, scope: Scope) -> bool:
         if self._methods is not None and scope.get("method", "GET") not in self._methods:
@@ -205,8 +211,8 @@ class RequestCancelationMiddleware:
             service = WatcherService(tasks)
             self._services[loop] = service
             tasks.start_soon(service.run)
-            if self._settings.warn_after != math.inf:
-                tasks.start_soon(service.look_after_all, self._settings.warn_after)
+            if self._policy.warn_after != math.inf:
+                tasks.start_soon(service.look_after_all, self._policy.warn_after)
             tasks.start_soon(self._tell_of_shutdown, service)
             return tasks.cancel_scope.cancel
 

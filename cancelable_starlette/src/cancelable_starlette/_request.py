@@ -10,16 +10,11 @@ from starlette.types import Scope
 from cancelable import Cancelable, CancelationToken
 
 from ._exchange import HTTPExchange
+from ._keys import EXCHANGE_KEY, TOKEN_KEY
 from ._socket import SocketExchange
 
 Exchange: TypeAlias = HTTPExchange | SocketExchange
 """What watches a request or a WebSocket."""
-
-TOKEN_KEY = "cancelation_token"
-"""Where the scope of a request holds its token."""
-
-EXCHANGE_KEY = "cancelable_starlette.exchange"
-"""Where the scope of a running request holds what watches it."""
 
 
 def get_request_token(request: HTTPConnection) -> CancelationToken:

@@ -22,8 +22,9 @@ from cancelable import CancelationError, CancelationReason
 from ._chain import close_chain, is_over
 from ._exchange import HTTPExchange
 from ._pings import Pings
+from ._policy import Policy
 from ._request import Exchange, exchange_of
-from ._serving import Settings, open_exchange, serve_alone
+from ._serving import open_exchange, serve_alone
 from ._settings import duration, function
 from ._sse import EVENT_STREAM, PING, ServerSentEvent, ends_an_event, last_event
 from ._turns import Turns
@@ -114,9 +115,9 @@ class CancelableStreamingResponse(StreamingResponse):
         if scope["type"] == "websocket":
             send = _as_denial(send)
         elif exchange_of(scope) is None:
-            settings = Settings()
-            exchange = open_exchange(scope, receive, send, settings)
-            await serve_alone(self._respond, exchange, scope, settings)
+            policy = Policy()
+            exchange = open_exchange(scope, receive, send, policy)
+            await serve_alone(self._respond, exchange, scope, policy)
             return
         await self._respond(scope, receive, send)
 

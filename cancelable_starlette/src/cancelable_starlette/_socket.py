@@ -10,11 +10,13 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from starlette.types import Message, Receive, Scope, Send
 
-from cancelable import CancelationError, CancelationReason, LatentOperation
+from cancelable import CancelationError, CancelationReason
 
 from ._answers import Answers
 from ._exchange import is_of_a_connection
-from ._read_ahead import ReadAhead
+from ._keys import EXCHANGE_KEY, TOKEN_KEY
+from ._operation import RequestOperation
+from ._policy import Policy
 from ._settings import OnDisconnect, Until
 from ._status import close_code_for
 from ._watched import CLIENT_LEFT, Watched
@@ -52,6 +54,7 @@ class SocketExchange(Watched):
         "on_disconnect",
     )
 
+    is_watched_at_once = True
     answers: Answers
     """Which status refuses a socket that was not accepted."""
     close_codes: Mapping[CancelationReason, int]
@@ -59,46 +62,37 @@ class SocketExchange(Watched):
     accepted: bool
     """Whether the server has been told to open the socket."""
 
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        latent: LatentOperation,
-        read_ahead: ReadAhead,
-        answers: Answers,
-        close_codes: Mapping[CancelationReason, int],
-    ) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, policy: Policy) -> None:
         """Tie a WebSocket to its operation.
 
         Args:
-            scope: The scope of the socket.
+            scope: The scope of a WebSocket that nothing watches yet; see ``HTTPExchange``.
             receive: The server's ``receive()``.
             send: The server's ``send()``.
-            latent: What is cancelled when the client leaves, and made if there is a need.
-            read_ahead: How much may be held of what nobody has read.
-            answers: Which status refuses a socket that was not accepted.
-            close_codes: The close code for each reason.
+            policy: What was said about it. The timeout is for requests.
         """
-        super().__init__(scope, receive, read_ahead)
+        super().__init__(scope, receive, policy.read_ahead)
         self._begin_to_read()
-        self.latent = latent
+        self.latent = latent = RequestOperation(grace=policy.grace)
+        latent.method = None
+        latent.path = scope["path"]
+        latent.client = scope.get("client")
+        latent.on_cancel = policy.on_cancel
         self.server_send = send
-        self.answers = answers
-        self.close_codes = close_codes
+        self.answers = policy.answers
+        self.close_codes = policy.close_codes
         self.accepted = False
-        self.on_disconnect: OnDisconnect = "cancel"
+        self.on_disconnect: OnDisconnect = policy.on_disconnect
         self._ends_deadline_at_start = False
         self._heard = False  # somebody has been given the disconnect
         self._timeout_at = math.inf  # when the time of the socket is up, however busy it is
         self._idle_timeout = math.inf
         self._own_deadline = math.inf
         self._is_paused = False  # the client may have sent what nobody reads
-
-    @property
-    def started(self) -> bool:
-        """False: a socket has no response that could be broken off."""
-        return False
+        if policy.socket_idle_timeout != math.inf:
+            self.set_idle_timeout(policy.socket_idle_timeout)
+        scope[TOKEN_KEY] = latent.token
+        scope[EXCHANGE_KEY] = self
 
     # -- policy --------------------------------------------------------------------------
 
@@ -256,6 +250,13 @@ class SocketExchange(Watched):
     async def answer(self, scope: Scope, error: CancelationError) -> None:
         """Close the socket of an operation that was cancelled; see ``end``."""
         await self.end(scope, error.reason)
+
+    async def end_after_handler(self, scope: Scope) -> None:
+        """Close a socket whose handler was told to stop and returned by itself; see ``end``."""
+        operation = self.latent.known_operation
+        reason = None if operation is None else operation.cancel_reason
+        if reason is not None:
+            await self.end(scope, reason)
 
     async def end(self, scope: Scope, reason: CancelationReason) -> None:
         """Close the socket with the code of a reason, or refuse it if it is not open yet.

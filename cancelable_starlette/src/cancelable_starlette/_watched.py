@@ -21,6 +21,8 @@ class Watched(Inbox):
 
     __slots__ = ("latent", "server_send")
 
+    is_watched_at_once: bool = False
+    """Whether it is watched from its beginning, and not only when it is older."""
     # Set by the two kinds of it: a call more for each request would be more than these two lines.
     latent: LatentOperation
     """What is cancelled when the client leaves, and made if there is a need."""
