@@ -180,9 +180,8 @@ class HTTPExchange(Watched):
         generator that is being streamed would stay suspended at its ``yield`` until it is
         collected, but in the generator itself.
         """
-        latent = self.latent
-        if not (self.passes_freely and latent.is_untouched):
-            if (self.left or latent.cancel_requested) and not await self._may_pass(message):
+        if not (self.passes_freely and self.latent.is_untouched):
+            if (self.left or self.latent.cancel_requested) and not await self._may_pass(message):
                 return
             if not self.passes_freely:
                 await self._send_with_care(message)
@@ -194,7 +193,7 @@ class HTTPExchange(Watched):
                 await self.server_send(message)
             elif message["type"] == "http.response.start":
                 self.attempted = True
-                if "trailers" in message or not latent.is_untouched:
+                if "trailers" in message or not self.latent.is_untouched:
                     self._note_start(message)
                 await self.server_send(message)
                 self.started = True
@@ -204,7 +203,7 @@ class HTTPExchange(Watched):
                 if (
                     message["type"] == "http.response.body"
                     and self.attempted
-                    and latent.is_untouched
+                    and self.latent.is_untouched
                     and not self._has_trailers
                 ):
                     self.finish()

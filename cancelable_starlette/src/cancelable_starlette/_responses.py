@@ -284,7 +284,7 @@ class _Stream:
         turns, until_look = Turns(), 1
         try:
             async for chunk in self._source:
-                if isinstance(chunk, bytes) and len(chunk) > 3:
+                if type(chunk) is bytes and len(chunk) > 3:
                     data: bytes | memoryview = chunk
                     tail = chunk
                 else:  # a view may be released, or its buffer filled anew, when this is looked at

@@ -9,8 +9,14 @@ from anyio.lowlevel import checkpoint
 GIVE_WAY = 0.005
 """Seconds after which a stream that never waited lets others run."""
 
-QUICK_CHUNKS = 8
-"""Chunks between two looks at most: to read a clock takes a part of a quick chunk."""
+CHUNKS = 8
+"""Chunks between two looks at most: to read a clock takes a part of a quick chunk.
+
+Where a source that was quick turns slow, as many may pass before others run.
+"""
+
+QUICK = GIVE_WAY / CHUNKS
+"""Seconds between two looks below which the chunks between them were quick."""
 
 
 class Turns:
@@ -34,9 +40,11 @@ class Turns:
             and one if they were not, since the next may take as long. Zero to give a turn first.
         """
         now = monotonic()
-        took, self._looked_at = now - self._looked_at, now
-        is_quick = took < GIVE_WAY / QUICK_CHUNKS
-        self._until_look = min(2 * self._until_look, QUICK_CHUNKS) if is_quick else 1
+        if now - self._looked_at >= QUICK:
+            self._until_look = 1
+        elif self._until_look < CHUNKS:
+            self._until_look *= 2
+        self._looked_at = now
         return self._until_look if now - self._given_at <= GIVE_WAY else 0
 
     async def give(self) -> int:
