@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from cancelable import OperationContext, OperationRegistry
-from cancelable_starlette import RequestCancelationMiddleware
+from cancelable_starlette import RequestCancelationMiddleware, get_request_token
 from cancelable_starlette.testing import (
     GRANIAN,
     HYPERCORN,
@@ -155,6 +155,55 @@ async def test_the_end_of_a_response_is_found(
 
     assert connection.sent == [hint, start, *messages]
     assert finished == [True]
+
+
+async def test_a_request_that_is_cut_while_it_sends_its_last_message_is_a_cancelled_one(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """Nobody knows whether the server has the message of which it took no end."""
+    calls: list[OperationContext] = []
+    connection = ScriptedConnection(stop_reading_after_messages=2)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send)
+
+    app = RequestCancelationMiddleware(application(handle), on_cancel=calls.append)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run, app, connection, watch)
+        await connection.wait_for_chunks(1)
+        await get_request_token(Request(connection.scope)).cancel("manual")
+
+    assert [call.cancel_reason for call in calls] == ["manual"]
+
+
+@pytest.mark.parametrize("cause", ["token", "disconnect"])
+async def test_a_request_that_is_cut_before_its_last_message_is_a_cancelled_one(
+    anyio_backend: object, watch: Watch, cause: str
+) -> None:
+    """W3: also if the handler waits for nothing any more: its client has no whole response."""
+    calls: list[OperationContext] = []
+    connection = ScriptedConnection()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        token = get_request_token(Request(scope))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with anyio.CancelScope(shield=True):
+            if cause == "token":
+                await token.cancel("manual")
+            else:
+                await until_watched(receive)
+                connection.leave()
+            await token.wait()
+        await send({"type": "http.response.body", "body": b"whole"})
+
+    app = RequestCancelationMiddleware(application(handle), on_cancel=calls.append)
+    await run(app, connection, watch)
+
+    assert connection.status == 200
+    assert connection.body == b""
+    assert not connection.complete
+    (call,) = calls
+    assert call.cancel_reason == ("manual" if cause == "token" else "disconnect")
 
 
 async def test_a_body_without_a_start_ends_no_response(anyio_backend: object, watch: Watch) -> None:

@@ -307,7 +307,7 @@ class LatentOperation(Single):
             scope.__exit__(None, None, None)
             self.began_at, self._scope = NEVER, None
             return False
-        # Whoever is added as an observer of all has either found it here or is found here.
+        # An observer of all that is added meanwhile either finds it listed or is found behind that.
         registry._latent[self] = None
         if registry._eager_for:
             self.make()

@@ -92,8 +92,8 @@ class OperationRegistry:
         """
         self._limit = count(history, "history", "operations", least=0)
         self._live: dict[Operation, bool] = {}
-        # Those that run and have no operation. They step in and out themselves, and count there
-        # that they completed: a call would be a part of what they cost.
+        # Those that run and have no operation. They step in and out themselves, and add to
+        # ``_unasked`` when they complete: a call would be a part of what they cost.
         self._latent: dict[Latent, None] = {}
         self._pending = Pending()
         self._by_id: dict[str, Operation] = {}

@@ -3,6 +3,7 @@
 General layout, from the ground up; a room imports only from rooms above it in this list:
 
 - ``_settings``, ``_status``, ``_head``, ``_deadline_header``, ``_read_ahead``: words and bounds
+- ``_keys``: where the scope of a request holds what is ours
 - ``_callable``: whether a function of the user's is async
 - ``_workers``: tasks that do one piece of work after another
 - ``_overrun``: a handler that goes on although it was cancelled
@@ -10,6 +11,7 @@ General layout, from the ground up; a room imports only from rooms above it in t
 - ``_inbox``: the one reader of a client's messages; knows ASGI and no operations
 - ``_shutdown``: learning that the server shuts down
 - ``_watchers``: who runs the reader's task
+- ``_policy``: what was said about requests and WebSockets
 - ``_watched``: what both have in common that are watched for an operation
 - ``_exchange``, ``_socket``: a request with its response and a WebSocket, tied to an operation
 - ``_request``: the token and the operation of the current request

@@ -251,7 +251,7 @@ class EndpointSettings:
             finally:
                 del scope[EXCHANGE_KEY]
                 exchange.is_over = True
-                if exchange.is_read:
+                if exchange.reading_has_begun:
                     await exchange.close()
 
         await watch_alone(exchange, call, WARN_AFTER)

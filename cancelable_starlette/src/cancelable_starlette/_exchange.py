@@ -30,7 +30,7 @@ END_LIMIT = 1.0
 HANDLED_TOO_LATE = "Caught handled exception, but response already started."
 """The text of Starlette's error, by which alone it can be told from one of a program."""
 
-BODIES = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
+BODY_TYPES = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
 """The types of the messages that carry a body, of which the last ends a response."""
 
 _NEVER = math.inf
@@ -80,8 +80,8 @@ class HTTPExchange(Watched):
         """Tie a request to its operation.
 
         Args:
-            scope: The scope of a request that nothing watches yet; it gets the token, where
-                middlewares around this one find the reason as well, and this exchange.
+            scope: The scope of a request that nothing watches yet. It gets this exchange, and
+                the token, by which middlewares around this one can ask for the reason.
             receive: The server's ``receive()``.
             send: The server's ``send()``.
             policy: What was said about the request.
@@ -96,7 +96,7 @@ class HTTPExchange(Watched):
         self.answers = policy.answers
         self.attempted = False
         self.passes_freely = True
-        if policy.asks_more_of_requests:
+        if policy.changes_exchange:
             self.on_disconnect = policy.on_disconnect
             self.hides_disconnect = policy.on_disconnect == "continue"
             self.limit_sends(policy.send_timeout)
@@ -178,7 +178,8 @@ class HTTPExchange(Watched):
         When the operation has been cut, the first send of a response that has started returns
         at once, and later ones are checkpoints. So the cancel does not surface here, where a
         generator that is being streamed would stay suspended at its ``yield`` until it is
-        collected, but in the generator itself.
+        collected, but in the generator itself. The last message is always a checkpoint: nothing
+        is streamed any more, and an application that returned now would count as completed.
         """
         if not (self.passes_freely and self.latent.is_untouched):
             if (self.left or self.latent.cancel_requested) and not await self._may_pass(message):
@@ -188,7 +189,8 @@ class HTTPExchange(Watched):
                 return
         try:
             # As pass_on, which would be one more coroutine for each message, and with the books of
-            # most responses kept here. Chunks come first, since there may be many of them.
+            # most responses kept here, where _note_start and _note_end would say the same. Chunks
+            # come first, since there may be many of them.
             if message.get("more_body", False):
                 await self.server_send(message)
             elif message["type"] == "http.response.start":
@@ -197,7 +199,7 @@ class HTTPExchange(Watched):
                     self._note_start(message)
                 await self.server_send(message)
                 self.started = True
-                if self.is_read:
+                if self.reading_has_begun:
                     self.invite()
             else:
                 if (
@@ -233,7 +235,9 @@ class HTTPExchange(Watched):
             failure: What was raised.
         """
         if isinstance(failure, anyio.get_cancelled_exc_class()):
-            return self.started and self._is_cut() and self._release()
+            # Of the last message nobody knows then whether the server has it.
+            is_between = self.started and not self.complete
+            return is_between and self._is_cut() and self._release()
         if not (isinstance(failure, OSError) and is_of_a_connection(failure)):
             return False
         await self._leave({"type": "http.disconnect"})
@@ -243,18 +247,18 @@ class HTTPExchange(Watched):
     async def _may_pass(self, message: Message) -> bool:
         if self.complete:
             return True
+        is_last = not message.get("more_body", False) and self._ends_response(message)
         if self.is_deserted:
-            is_hidden = self.hides_disconnect and not message.get("more_body", False)
-            if is_hidden and self._ends_response(message):
+            if is_last and self.hides_disconnect:
                 # Complete for whoever made it, who may wait to hear of that.
                 self.hides_disconnect = False
                 self._notify()
             # Nobody reads this any more. A loop that only sends still has to give way.
-            if not self._is_cut() or not self._release():
+            if is_last or not self._is_cut() or not self._release():
                 await checkpoint()
             return False
         if self._is_cut():
-            if not self._release():
+            if is_last or not self._release():
                 await checkpoint()
             return False
         if not self.attempted:
@@ -294,7 +298,7 @@ class HTTPExchange(Watched):
             self._note_start(message)
             await self.server_send(message)
             self.started = True
-            if self.is_read:
+            if self.reading_has_begun:
                 self.invite()
         else:
             if not message.get("more_body", False):
@@ -305,11 +309,11 @@ class HTTPExchange(Watched):
             await self.server_send(message)
 
     def _note_start(self, message: Message) -> None:
-        """Keep the books before the server sees the start of the response."""
+        """Note what a start says before the server sees it, which has been attempted by then."""
         if not self.latent.is_untouched and self._ends_deadline_at_start:
             self._end_deadline()
-        if "trailers" in message:
-            self._has_trailers = message["trailers"]
+        if message.get("trailers", False):
+            self._has_trailers = True
 
     def _note_end(self, message: Message) -> None:
         """Keep the books before the server sees a message that may be the last one."""
@@ -327,7 +331,7 @@ class HTTPExchange(Watched):
         kind = message["type"]
         if kind == "http.response.trailers":
             return not message.get("more_trailers", False)
-        return kind in BODIES and not self._has_trailers
+        return kind in BODY_TYPES and not self._has_trailers
 
     # -- the end -------------------------------------------------------------------------
 

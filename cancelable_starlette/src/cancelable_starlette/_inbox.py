@@ -85,8 +85,8 @@ class Inbox:
         "_watched",
         "complete",
         "is_over",
-        "is_read",
         "left",
+        "reading_has_begun",
         "started",
         "watcher",
     )
@@ -94,7 +94,7 @@ class Inbox:
     left: bool
     """Whether the client has left, or the server has said so of a finished response."""
     started: bool
-    """Whether the server has the start of the response."""
+    """Whether the server has the start of the response; a WebSocket has none."""
     complete: bool
     """Whether the response is complete, so that a disconnect is none."""
     hides_disconnect: bool = False
@@ -105,8 +105,8 @@ class Inbox:
     """Set at the end of the task that reads; None until somebody waits for that."""
     is_over: bool
     """Whether the application has returned, and nothing is read for it any more."""
-    is_read: bool
-    """Whether somebody has begun to read or to watch, and what that takes is there."""
+    reading_has_begun: bool
+    """Whether somebody has read or watched, so that what reading takes is there."""
     watcher: Watcher | None
     """Who runs the task that reads; None until the request is known to one."""
 
@@ -130,10 +130,10 @@ class Inbox:
         self._server_receive = receive
         self._read_ahead = read_ahead
         self.is_over = False
-        self.is_read = False
+        self.reading_has_begun = False
 
     def _begin_to_read(self) -> None:
-        self.is_read = True
+        self.reading_has_begun = True
         self._watched = False
         self._invited = self.started
         self._messages: deque[Message] | None = None
@@ -155,7 +155,7 @@ class Inbox:
     @property
     def has_messages(self) -> bool:
         """Whether something was read ahead that the application has not taken."""
-        return self.is_read and bool(self._messages)
+        return self.reading_has_begun and bool(self._messages)
 
     async def client_left(self) -> None:
         """Learn that the client left before the response was complete; called once."""
@@ -181,7 +181,7 @@ class Inbox:
 
         Cancelling a read loses nothing once the request is watched.
         """
-        if not self.is_read:
+        if not self.reading_has_begun:
             self._begin_to_read()
         if self._is_cut_here():
             return await self._look()
@@ -272,7 +272,7 @@ class Inbox:
 
     def watch(self) -> None:
         """Have the watcher read from now on, or as soon as the application's own read ends."""
-        if not self.is_read:
+        if not self.reading_has_begun:
             self._begin_to_read()
         self._watched = True
         if not self._reading and not self._pumping:
@@ -281,7 +281,7 @@ class Inbox:
     def invite(self) -> None:
         """Allow reading although the client waits for ``100 Continue``: a response has begun.
 
-        Nothing has to be said where nobody has begun to read.
+        To be called where ``reading_has_begun``; what begins later knows it by ``started``.
         """
         self._invited = True
         if self._watched and not self._reading and not self._pumping:
@@ -296,17 +296,17 @@ class Inbox:
         seldom has one, and a server that waits waits until the request is watched.
         """
         self.complete = True
-        if self._method not in BODILESS or (self.is_read and self._watched):
+        if self._method not in BODILESS or (self.reading_has_begun and self._watched):
             if self._may_have_more_body():
                 self.watch()
-        if self.is_read:
+        if self.reading_has_begun:
             self._make_room()
             self._notify()
 
     async def close(self) -> None:
-        """Wait until no task of ours is in the server's ``receive()``, of one that is over.
+        """Wait until no task of ours is in the server's ``receive()``.
 
-        Nothing has to be waited for where nobody has begun to read.
+        To be called behind ``is_over``, and where ``reading_has_begun``.
 
         All servers answer with a disconnect as soon as they have the whole response to a request.
         So the task mostly ends by itself in this turn of the loop or, since Trio runs the tasks of
@@ -409,7 +409,7 @@ class Inbox:
             self._body_has_ended = True
 
     def _may_have_more_body(self) -> bool:
-        if self.is_read and self._body_has_ended:
+        if self.reading_has_begun and self._body_has_ended:
             return False
         version = self._scope.get("http_version", "1.1")
         return may_have_body(self._method, self._headers, version)
@@ -459,7 +459,7 @@ class Inbox:
             self._waiting_reads -= 1
 
     def _notify(self) -> None:
-        if self.is_read and self._news is not None:
+        if self.reading_has_begun and self._news is not None:
             self._news.set()
             self._news = None
 

@@ -9,8 +9,8 @@ class RequestOperation(LatentOperation):
     """Make the operation of one request or WebSocket when somebody asks for it.
 
     Its facts are those of the beginning: what routes and middlewares put into the scope later is
-    not part of them. They are set at once by who makes it, since a call more would be a part of
-    what each request costs.
+    not part of them. Whoever makes it sets the four at once: a constructor would be a call more
+    for each request.
     """
 
     __slots__ = ("client", "method", "on_cancel", "path")

@@ -33,9 +33,12 @@ class Policy:
     shutdown: Shutdown | None = None
     socket_idle_timeout: float = math.inf
     warn_after: float = WARN_AFTER
-    asks_more_of_requests: bool = field(init=False)
-    """Whether the exchange of a request has to be told of anything that is not usual."""
+    changes_exchange: bool = field(init=False)
+    """Whether ``on_disconnect`` or ``send_timeout`` differ from what an exchange is made with.
+
+    One look for each request, and not two.
+    """
 
     def __post_init__(self) -> None:
-        more = self.on_disconnect != "cancel" or self.send_timeout != math.inf
-        object.__setattr__(self, "asks_more_of_requests", more)
+        changes = self.on_disconnect != "cancel" or self.send_timeout != math.inf
+        object.__setattr__(self, "changes_exchange", changes)

@@ -63,10 +63,10 @@ async def serve(
         except BaseException as exc:
             await latent.__aexit__(type(exc), exc, exc.__traceback__)
             raise
-        has_left = latent.leave_at_once()
-        if not has_left:
+        ended_at_once = latent.leave_at_once()
+        if not ended_at_once:
             await latent.__aexit__(None, None, None)
-        if exchange.left or not has_left:
+        if exchange.left or not ended_at_once:
             await exchange.end_after_handler(scope)
     except CancelationError as error:
         await exchange.answer(scope, error)
@@ -77,7 +77,7 @@ async def serve(
         # callables, which know the scope.
         del scope[EXCHANGE_KEY]
         exchange.is_over = True
-        if exchange.is_read:
+        if exchange.reading_has_begun:
             await exchange.close()
 
 
@@ -96,7 +96,7 @@ def open_exchange(scope: Scope, receive: Receive, send: Send, policy: Policy) ->
 
 
 async def _begin(exchange: Exchange, scope: Scope, policy: Policy) -> None:
-    """Do what few exchanges need in their block before the handler is called."""
+    """Watch a WebSocket, or heed the deadline that a request says, before the handler is called."""
     if isinstance(exchange, SocketExchange):
         exchange.watch()
     elif policy.deadline_header is not None:

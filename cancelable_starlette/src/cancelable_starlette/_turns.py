@@ -9,13 +9,13 @@ from anyio.lowlevel import checkpoint
 GIVE_WAY = 0.005
 """Seconds after which a stream that never waited lets others run."""
 
-CHUNKS = 8
+QUICK_CHUNKS = 8
 """Chunks between two looks at most: to read a clock takes a part of a quick chunk.
 
-Where a source that was quick turns slow, as many may pass before others run.
+Where a source that was quick turns slow, as many slow ones may pass before others run.
 """
 
-QUICK = GIVE_WAY / CHUNKS
+QUICK = GIVE_WAY / QUICK_CHUNKS
 """Seconds between two looks below which the chunks between them were quick."""
 
 
@@ -37,12 +37,13 @@ class Turns:
 
         Returns:
             After how many chunks to look again: twice as many as before as long as they are quick,
-            and one if they were not, since the next may take as long. Zero to give a turn first.
+            up to a bound, and one if they were not, since the next may take as long. Zero to give
+            a turn first.
         """
         now = monotonic()
         if now - self._looked_at >= QUICK:
             self._until_look = 1
-        elif self._until_look < CHUNKS:
+        elif self._until_look < QUICK_CHUNKS:
             self._until_look *= 2
         self._looked_at = now
         return self._until_look if now - self._given_at <= GIVE_WAY else 0

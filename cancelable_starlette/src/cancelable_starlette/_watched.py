@@ -23,7 +23,8 @@ class Watched(Inbox):
 
     is_watched_at_once: bool = False
     """Whether it is watched from its beginning, and not only when it is older."""
-    # Set by the two kinds of it: a call more for each request would be more than these two lines.
+    # Set by the two kinds of it, as are the facts of the operation and the keys of the scope: a
+    # call more for each request would be more than these few lines.
     latent: LatentOperation
     """What is cancelled when the client leaves, and made if there is a need."""
     server_send: Send

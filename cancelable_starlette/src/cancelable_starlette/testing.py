@@ -295,10 +295,8 @@ class ScriptedConnection:
             self._trailers = bool(message.get("trailers", False))
         if kind == "http.response.trailers":
             return not message.get("more_trailers", False)
-        if kind == "http.response.pathsend":
-            return True
-        is_last = kind == "http.response.body" and not message.get("more_body", False)
-        return is_last and not self._trailers
+        kinds = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
+        return kind in kinds and not message.get("more_body", False) and not self._trailers
 
     async def _play(self) -> None:
         async with anyio.create_task_group() as script:
