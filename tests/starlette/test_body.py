@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from cancelable_starlette import RequestCancelationMiddleware
 from cancelable_starlette._policy import Policy
 from cancelable_starlette._read_ahead import ReadAhead
-from cancelable_starlette._serving import open_exchange, serve_alone
+from cancelable_starlette._serving import Serving
 from cancelable_starlette.testing import (
     GRANIAN,
     HYPERCORN,
@@ -538,7 +538,6 @@ async def test_what_a_server_gives_too_late_is_held_by_nobody(anyio_backend: obj
 
     scope = ScriptedConnection("POST", headers=[(b"content-length", b"9000")]).scope
     policy = Policy(read_ahead=bound)
-    exchange = open_exchange(scope, receive, send, policy)
-    await serve_alone(handle, exchange, scope, policy)
+    await Serving(handle, policy)(scope, receive, send)
     await anyio.sleep(20)
     assert bound.held == 0

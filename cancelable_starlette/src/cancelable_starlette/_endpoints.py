@@ -24,7 +24,7 @@ from ._keys import EXCHANGE_KEY
 from ._overrun import WARN_AFTER
 from ._policy import Policy
 from ._request import Exchange, exchange_of
-from ._serving import end_as_cancelled, open_exchange, serve_alone
+from ._serving import Serving, end_as_cancelled
 from ._settings import (
     OnDisconnect,
     Until,
@@ -186,9 +186,8 @@ class EndpointSettings:
         """
         exchange = exchange_of(scope)
         if exchange is None:
-            policy = Policy()
-            exchange = open_exchange(scope, receive, send, policy)
-            await serve_alone(functools.partial(self._serve_in, app), exchange, scope, policy)
+            app = functools.partial(self._serve_in, app)
+            await Serving(app, Policy())(scope, receive, send)
         else:
             await self._serve_in(app, scope, receive, send)
 

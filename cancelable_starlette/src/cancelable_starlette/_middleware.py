@@ -15,12 +15,11 @@ from cancelable import CancelationReason, CancelationToken, StatusCallback
 
 from ._answers import Answers, ResponseHook
 from ._exchange import HTTPExchange
-from ._keys import EXCHANGE_KEY
 from ._overrun import WARN_AFTER
 from ._policy import Policy
 from ._read_ahead import IN_TOTAL, PER_REQUEST, ReadAhead
 from ._request import Exchange
-from ._serving import serve, serve_alone
+from ._serving import Serving
 from ._settings import (
     OnDisconnect,
     close_codes_of,
@@ -34,15 +33,11 @@ from ._settings import (
     token,
 )
 from ._shutdown import GRACE, Shutdown, wait_of_server
-from ._socket import SocketExchange
 from ._status import CLOSE_CODES, STATUSES
 from ._watchers import WatcherService, run_beside
 
-WATCHED = ("http", "websocket")
-"""The types of the scopes that are requests; any other passes."""
 
-
-class RequestCancelationMiddleware:
+class RequestCancelationMiddleware(Serving):
     """Cancel the handler of a request when its client leaves or its time is up.
 
     Handlers need no change and poll nothing: what they await is cancelled, their ``finally``
@@ -128,7 +123,6 @@ class RequestCancelationMiddleware:
         if shutdown is not None and not isinstance(shutdown, CancelationToken):
             msg = f"`shutdown` must be a CancelationToken or None, not {shutdown!r}"
             raise TypeError(msg)
-        self.app = app
         self._predicate = predicate
         self._methods = methods_of(methods, "methods")
         self._applies_to_all = predicate is None and methods is None
@@ -136,7 +130,7 @@ class RequestCancelationMiddleware:
             CancelationToken() if shutdown is None else shutdown,
             duration(shutdown_grace, "shutdown_grace"),
         )
-        self._policy = Policy(
+        policy = Policy(
             timeout=duration(default_timeout, "default_timeout"),
             on_disconnect=on_disconnect,
             grace=0.0 if grace is None else duration(grace, "grace"),
@@ -161,32 +155,13 @@ class RequestCancelationMiddleware:
             socket_idle_timeout=duration(socket_idle_timeout, "socket_idle_timeout"),
             warn_after=duration(warn_after, "warn_after"),
         )
-        # By the loop that runs the lifespan. One process may have several.
-        self._services: dict[object, WatcherService] = {}
+        super().__init__(app, policy)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, or pass on what is none."""
-        kind = scope["type"]
-        if kind in WATCHED and (self._applies_to_all or self._applies_to(scope)):
-            if EXCHANGE_KEY not in scope:
-                exchange: Exchange
-                if kind == "http":
-                    exchange = HTTPExchange(scope, receive, send, self._policy)
-                else:
-                    exchange = SocketExchange(scope, receive, send, self._policy)
-                service = self._services.get(exchange.latent.native_loop)
-                if service is None:
-                    await serve_alone(self.app, exchange, scope, self._policy)
-                    return
-                if not service.knows_server:
-                    self._ask_server(service, send)
-                await serve(self.app, exchange, scope, self._policy, service)
-                return
-            self._add_to(scope[EXCHANGE_KEY])
-        if kind == "lifespan":
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
             await self._serve_lifespan(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            await super()._pass(scope, receive, send)
 
     def _add_to(self, outer: Exchange) -> None:
         """Add to a middleware of this kind around this one: nothing but the timeout."""

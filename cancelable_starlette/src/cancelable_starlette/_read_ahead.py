@@ -33,8 +33,8 @@ class ReadAhead:
             per_request: Bytes that may be held for one request.
             in_total: Bytes that may be held for all of them together.
         """
-        self.per_request = per_request
-        self.in_total = in_total
+        self.per_request: int = per_request
+        self.in_total: int = in_total
         self._held = 0
         self._lock = threading.Lock()
 

@@ -24,7 +24,7 @@ from ._exchange import HTTPExchange
 from ._pings import Pings
 from ._policy import Policy
 from ._request import Exchange, exchange_of
-from ._serving import open_exchange, serve_alone
+from ._serving import Serving
 from ._settings import duration, function
 from ._sse import EVENT_STREAM, PING, ServerSentEvent, ends_an_event, last_event
 from ._turns import Turns
@@ -115,9 +115,7 @@ class CancelableStreamingResponse(StreamingResponse):
         if scope["type"] == "websocket":
             send = _as_denial(send)
         elif exchange_of(scope) is None:
-            policy = Policy()
-            exchange = open_exchange(scope, receive, send, policy)
-            await serve_alone(self._respond, exchange, scope, policy)
+            await Serving(self._respond, Policy())(scope, receive, send)
             return
         await self._respond(scope, receive, send)
 

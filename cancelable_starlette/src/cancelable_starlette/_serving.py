@@ -1,7 +1,8 @@
-"""Serving one HTTP request that can be cancelled, under the middleware or alone."""
+"""Serving requests that can be cancelled, under the middleware or alone."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from anyio.lowlevel import checkpoint
@@ -20,79 +21,116 @@ from ._socket import SocketExchange
 from ._watched import CLIENT_LEFT, SHUTTING_DOWN
 from ._watchers import WatcherService, watch_alone
 
-
-async def serve_alone(app: ASGIApp, exchange: Exchange, scope: Scope, policy: Policy) -> None:
-    """Run *app* for a request or a WebSocket that watches itself; see ``serve``."""
-    run = partial(serve, app, exchange, scope, policy, None)
-    await watch_alone(exchange, run, policy.warn_after, policy.shutdown)
+WATCHED = ("http", "websocket")
+"""The types of the scopes that are requests; any other passes."""
 
 
-async def serve(
-    app: ASGIApp,
-    exchange: Exchange,
-    scope: Scope,
-    policy: Policy,
-    service: WatcherService | None,
-) -> None:
-    """Run *app* for a request or a WebSocket that is cancelled when its client leaves.
+class Serving:
+    """Serve requests and WebSockets, each under an operation that ends when its client leaves.
 
-    Args:
-        app: What handles the request.
-        exchange: What ``open_exchange`` made of the scope.
-        scope: The scope of the request.
-        policy: What was said about it.
-        service: Who watches it from now on; None if somebody does already.
+    The middleware is one, for all requests of an application. Where nothing watches a request, a
+    route or a response makes one for itself.
     """
-    latent = exchange.latent
-    try:
-        if service is not None:
-            service.enter(exchange)
-        # What follows is ``async with`` without its two coroutines, for every request.
-        if not latent.enter_at_once():
-            await latent.__aenter__()
+
+    _applies_to_all: bool = True
+    app: ASGIApp
+
+    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+        """Make what serves the requests of an application.
+
+        Args:
+            app: What handles them.
+            policy: What was said about them.
+        """
+        self.app = app
+        self._policy = policy
+        # By the loop whose requests it watches.
+        self._services: dict[object, WatcherService] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or pass on what is none."""
+        # One function for all of it: each coroutine more would be a part of what a request costs.
+        exchange: Exchange | None = scope.get(EXCHANGE_KEY)
+        policy = self._policy
+        service: WatcherService | None = None
+        if exchange is None:
+            kind = scope["type"]
+            if kind not in WATCHED or not (self._applies_to_all or self._applies_to(scope)):
+                await self._pass(scope, receive, send)
+                return
+            if kind == "http":
+                exchange = HTTPExchange(scope, receive, send, policy)
+            else:
+                exchange = SocketExchange(scope, receive, send, policy)
+            service = self._services.get(exchange.latent.native_loop)
+            if service is None:
+                # It comes here again, and is watched then.
+                again = partial(self, scope, receive, send)
+                await watch_alone(exchange, again, policy.warn_after, policy.shutdown)
+                return
+        elif exchange.latent.began_at != math.inf:
+            if self._applies_to_all or self._applies_to(scope):
+                self._add_to(exchange)
+            await self.app(scope, receive, send)
+            return
+        latent = exchange.latent
         try:
-            if policy.shutdown is not None and policy.shutdown.token.cause is not None:
-                await exchange.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=0)
-                await checkpoint()
-            if exchange.is_watched_at_once or policy.deadline_header is not None:
-                await _begin(exchange, scope, policy)
+            if service is not None:
+                if not service.knows_server:
+                    self._ask_server(service, send)
+                service.enter(exchange)
+            # What follows is ``async with`` without its two coroutines, for every request.
+            if not latent.enter_at_once():
+                await latent.__aenter__()
             try:
-                await app(scope, exchange.receive, exchange.send)
-            except Exception as exc:
-                await end_as_cancelled(exchange, exc)
-        except BaseException as exc:
-            await latent.__aexit__(type(exc), exc, exc.__traceback__)
-            raise
-        ended_at_once = latent.leave_at_once()
-        if not ended_at_once:
-            await latent.__aexit__(None, None, None)
-        if exchange.left or not ended_at_once:
-            await exchange.end_after_handler(scope)
-    except CancelationError as error:
-        await exchange.answer(scope, error)
-    finally:
-        if service is not None:
-            service.leave(exchange)
-        # The scope outlives the request in the hands of others; the exchange knows the server's
-        # callables, which know the scope.
-        del scope[EXCHANGE_KEY]
-        exchange.is_over = True
-        if exchange.reading_has_begun:
-            await exchange.close()
+                if policy.shutdown is not None and policy.shutdown.token.cause is not None:
+                    await _refuse(exchange)
+                if exchange.is_watched_at_once or policy.deadline_header is not None:
+                    await _begin(exchange, scope, policy)
+                try:
+                    await self.app(scope, exchange.receive, exchange.send)
+                except Exception as exc:
+                    await end_as_cancelled(exchange, exc)
+            except BaseException as exc:
+                await latent.__aexit__(type(exc), exc, exc.__traceback__)
+                raise
+            ended_at_once = latent.leave_at_once()
+            if not ended_at_once:
+                await latent.__aexit__(None, None, None)
+            if exchange.left or not ended_at_once:
+                await exchange.end_after_handler(scope)
+        except CancelationError as error:
+            await exchange.answer(scope, error)
+        finally:
+            if service is not None:
+                service.leave(exchange)
+            # The scope outlives the request in the hands of others; the exchange knows the server's
+            # callables, which know the scope.
+            del scope[EXCHANGE_KEY]
+            exchange.is_over = True
+            if exchange.reading_has_begun:
+                await exchange.close()
+
+    def _applies_to(self, scope: Scope) -> bool:
+        """Return whether a request is to be watched, unless all are."""
+        raise NotImplementedError
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is not watched."""
+        await self.app(scope, receive, send)
+
+    def _add_to(self, outer: Exchange) -> None:
+        """Add to what serves a request already, around this one: nothing."""
+
+    def _ask_server(self, service: WatcherService, send: Send) -> None:
+        """Have the server tell of its end, at the first request of a loop that has a service."""
+        raise NotImplementedError
 
 
-def open_exchange(scope: Scope, receive: Receive, send: Send, policy: Policy) -> Exchange:
-    """Make what watches a request or a WebSocket.
-
-    Args:
-        scope: A scope that nothing watches yet; it gets the token and the exchange.
-        receive: The server's.
-        send: The server's.
-        policy: What was said about it.
-    """
-    if scope["type"] == "http":
-        return HTTPExchange(scope, receive, send, policy)
-    return SocketExchange(scope, receive, send, policy)
+async def _refuse(exchange: Exchange) -> None:
+    """Cancel a request that comes when the server is shutting down."""
+    await exchange.operation.cancel(CancelationReason.SIGNAL, SHUTTING_DOWN, grace=0)
+    await checkpoint()
 
 
 async def _begin(exchange: Exchange, scope: Scope, policy: Policy) -> None:
