@@ -249,9 +249,7 @@ class EndpointSettings:
                 results.append(await _response_to(error, exchange, request))
             finally:
                 del scope[EXCHANGE_KEY]
-                exchange.is_over = True
-                if exchange.reading_has_begun:
-                    await exchange.close()
+                await exchange.close()
 
         await watch_alone(exchange, call, WARN_AFTER)
         result = results[-1]

@@ -298,8 +298,7 @@ class HTTPExchange(Watched):
             self._note_start(message)
             await self.server_send(message)
             self.started = True
-            if self.reading_has_begun:
-                self.invite()
+            self.invite()
         else:
             if not message.get("more_body", False):
                 self._note_end(message)

@@ -281,11 +281,12 @@ class Inbox:
     def invite(self) -> None:
         """Allow reading although the client waits for ``100 Continue``: a response has begun.
 
-        To be called where ``reading_has_begun``; what begins later knows it by ``started``.
+        Reading that begins later knows that by ``started``.
         """
-        self._invited = True
-        if self._watched and not self._reading and not self._pumping:
-            self._start_pump()
+        if self.reading_has_begun:
+            self._invited = True
+            if self._watched and not self._reading and not self._pumping:
+                self._start_pump()
 
     def finish(self) -> None:
         """Take note that the response is about to be complete.
@@ -296,17 +297,15 @@ class Inbox:
         seldom has one, and a server that waits waits until the request is watched.
         """
         self.complete = True
-        if self._method not in BODILESS or (self.reading_has_begun and self._watched):
-            if self._may_have_more_body():
-                self.watch()
+        is_watched = self.reading_has_begun and self._watched
+        if (is_watched or self._method not in BODILESS) and self._may_have_more_body():
+            self.watch()
         if self.reading_has_begun:
             self._make_room()
             self._notify()
 
     async def close(self) -> None:
-        """Wait until no task of ours is in the server's ``receive()``.
-
-        To be called behind ``is_over``, and where ``reading_has_begun``.
+        """Read no more, and wait until no task of ours is in the server's ``receive()``.
 
         All servers answer with a disconnect as soon as they have the whole response to a request.
         So the task mostly ends by itself in this turn of the loop or, since Trio runs the tasks of
@@ -316,7 +315,8 @@ class Inbox:
         asyncio's own ``task.cancel()`` may come at each ``await`` here, whatever the shields. The
         task is cancelled and what was held is given back all the same.
         """
-        if not (self._pumping or self._held):
+        self.is_over = True
+        if not (self.reading_has_begun and (self._pumping or self._held)):
             return
         try:
             for _ in range(TURNS):

@@ -33,7 +33,6 @@ class Serving:
     """
 
     _applies_to_all: bool = True
-    app: ASGIApp
 
     def __init__(self, app: ASGIApp, policy: Policy) -> None:
         """Make what serves the requests of an application.
@@ -69,7 +68,7 @@ class Serving:
                 await watch_alone(exchange, again, policy.warn_after, policy.shutdown)
                 return
         elif exchange.latent.began_at != math.inf:
-            if self._applies_to_all or self._applies_to(scope):
+            if self._applies_to(scope):
                 self._add_to(exchange)
             await self.app(scope, receive, send)
             return
@@ -85,7 +84,7 @@ class Serving:
             try:
                 if policy.shutdown is not None and policy.shutdown.token.cause is not None:
                     await _refuse(exchange)
-                if exchange.is_watched_at_once or policy.deadline_header is not None:
+                if policy.deadline_header is not None or isinstance(exchange, SocketExchange):
                     await _begin(exchange, scope, policy)
                 try:
                     await self.app(scope, exchange.receive, exchange.send)
@@ -107,13 +106,14 @@ class Serving:
             # The scope outlives the request in the hands of others; the exchange knows the server's
             # callables, which know the scope.
             del scope[EXCHANGE_KEY]
-            exchange.is_over = True
             if exchange.reading_has_begun:
                 await exchange.close()
+            else:
+                exchange.is_over = True  # all that there is to close, and not in a coroutine more
 
     def _applies_to(self, scope: Scope) -> bool:
-        """Return whether a request is to be watched, unless all are."""
-        raise NotImplementedError
+        """Return whether a request is to be watched; all are, as ``_applies_to_all`` says."""
+        return True
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is not watched."""

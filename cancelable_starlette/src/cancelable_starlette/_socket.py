@@ -54,7 +54,6 @@ class SocketExchange(Watched):
         "on_disconnect",
     )
 
-    is_watched_at_once = True
     answers: Answers
     """Which status refuses a socket that was not accepted."""
     close_codes: Mapping[CancelationReason, int]

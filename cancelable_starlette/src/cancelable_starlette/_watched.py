@@ -21,8 +21,6 @@ class Watched(Inbox):
 
     __slots__ = ("latent", "server_send")
 
-    is_watched_at_once: bool = False
-    """Whether it is watched from its beginning, and not only when it is older."""
     # Set by the two kinds of it, as are the facts of the operation and the keys of the scope: a
     # call more for each request would be more than these few lines.
     latent: LatentOperation
