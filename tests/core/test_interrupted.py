@@ -7,6 +7,7 @@ exception, as Python's own handler of Ctrl-C raises one.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -27,6 +28,7 @@ from cancelable import (
     CancelationSource,
     CancelationToken,
     OperationRegistry,
+    OperationStatus,
 )
 from tests.core.test_tokens import OURS
 
@@ -34,9 +36,10 @@ from tests.core.test_tokens import OURS
 class AtLine:
     """Call a function once, at the n-th line of our files that runs inside a ``with``."""
 
-    def __init__(self, line: int, interrupt: Callable[[], object]) -> None:
+    def __init__(self, line: int, interrupt: Callable[[], object], files: str = OURS) -> None:
         self.line = line
         self.interrupt = interrupt
+        self.files = files
         self.seen = 0
         self.before: Any = None
 
@@ -45,7 +48,7 @@ class AtLine:
         return self.seen >= self.line
 
     def trace(self, frame: FrameType, event: str, _arg: object) -> Any:
-        if not frame.f_code.co_filename.startswith(OURS):
+        if not frame.f_code.co_filename.startswith(self.files):
             return None
         if event == "line":
             self.seen += 1
@@ -511,3 +514,49 @@ async def test_the_registry_may_be_read_while_an_operation_ends() -> None:
             assert operation.is_completed
             assert registry.list_operations() == []
             assert len(registry.get_history()) == 1
+
+
+# --- An interrupt inside of anyio ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit(3)], ids=repr)
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_interrupt_leaves_a_block_whatever_scope_it_has_left_open(
+    backend: str, interrupt: BaseException
+) -> None:
+    """Ctrl-C while a scope inside is being entered: that one stays open for good."""
+    operations: list[Cancelable] = []
+
+    async def main() -> None:
+        with pytest.raises(type(interrupt)) as told:
+            async with Cancelable() as operation:
+                operations.append(operation)
+                anyio.CancelScope().__enter__()
+                raise interrupt
+        assert told.value is interrupt
+
+    anyio.run(main, backend=backend)
+    assert operations[0].status is OperationStatus.FAILED
+    assert operations[0].context.error == f"{type(interrupt).__name__}: {interrupt}"
+
+
+def test_an_interrupt_at_any_line_of_an_inner_scope_leaves_the_block() -> None:
+    """At each line in which anyio enters a scope of the program, and leaves it."""
+    line, came = 0, True
+    while came:
+        line += 1
+        at_line = AtLine(line, ctrl_c, anyio.__path__[0])
+        reached: list[str] = []
+
+        async def main(at_line: AtLine = at_line, reached: list[str] = reached) -> None:
+            try:
+                async with Cancelable():
+                    with at_line, anyio.CancelScope(shield=True):
+                        pass
+            except KeyboardInterrupt:
+                reached.append("interrupted")
+
+        asyncio.run(main())
+        came = at_line.came
+        assert reached == ["interrupted"] * came, f"at line {line}"
+    assert line > 20

@@ -650,6 +650,12 @@ class Block(Operation):
         try:
             is_taken = scope.__exit__(type(exc), exc, exc.__traceback__)
         except BaseException as rest:
+            if isinstance(rest, RuntimeError) and _is_interrupt(exc, is_cancel=is_cancel):
+                # A Ctrl-C between two lines of a scope that is just being entered inside this one
+                # leaves it open, so that this one refuses to be left. Whoever waits for the
+                # interrupt has to get that.
+                self._close(OperationStatus.FAILED, self._first_cause(), exc)
+                return None
             # What the scope leaves of a group once its own cancelations are out.
             self._close(OperationStatus.FAILED, self._first_cause(), rest)
             return rest
@@ -905,6 +911,16 @@ def _the_only_one(exc: BaseException) -> BaseException:
             return group
         exc = group.exceptions[0]
     return exc
+
+
+def _is_interrupt(exc: BaseException, *, is_cancel: bool) -> bool:
+    """Return whether what ends a block ends the program, as KeyboardInterrupt and SystemExit do.
+
+    Args:
+        exc: What ends the block.
+        is_cancel: Whether that is the native cancelation.
+    """
+    return not (is_cancel or isinstance(exc, Exception | GeneratorExit | BaseExceptionGroup))
 
 
 def _is_cancel(exc: BaseException, native: type[BaseException]) -> bool:
