@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
 import anyio
 import anyio.lowlevel
@@ -19,6 +19,7 @@ from cancelable import (
     CancelationSource,
     CancelationToken,
     OperationRegistry,
+    TimeoutCancelation,
     TimeoutSource,
     chunked_cancelable_stream,
     current_operation,
@@ -299,3 +300,39 @@ async def test_an_abandoned_generator_does_not_keep_the_task_as_current() -> Non
     assert current_operation() is None
     await anyio.lowlevel.checkpoint()
     assert parts[0]() is None
+
+
+class SourceFailed(Exception):
+    pass
+
+
+async def cut_a_section() -> None:
+    """Have the timeout of a section cut it."""
+    async with Cancelable() as operation, operation.shield(timeout=0.001):
+        await anyio.sleep_forever()
+
+
+async def break_a_chunk() -> None:
+    """Have a source of chunks fail behind its first item."""
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        raise SourceFailed
+
+    async with Cancelable() as operation:
+        async for _ in chunked_cancelable_stream(source(), 2, operation):
+            pass
+
+
+@pytest.mark.parametrize("fail", [cut_a_section, break_a_chunk])
+async def test_what_leaves_late_is_gone_with_whoever_caught_it(
+    fail: Callable[[], Awaitable[None]],
+) -> None:
+    """An error that is held while something else is done is in no circle with that frame."""
+    parts: list[weakref.ref[Exception]] = []
+    try:
+        await fail()
+    except (SourceFailed, TimeoutCancelation) as error:
+        parts.append(weakref.ref(error))
+    await anyio.lowlevel.checkpoint()
+    assert [part() for part in parts] == [None]

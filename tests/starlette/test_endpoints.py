@@ -506,6 +506,21 @@ async def test_an_endpoint_alone_is_found_by_its_request(anyio_backend: object) 
     assert connection.status == 499
 
 
+async def test_what_is_no_request_passes_a_route_alone(anyio_backend: object) -> None:
+    """As it passes the middleware: there is nothing to be cancelled."""
+
+    class Application:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append(scope)
+
+    seen: list[Scope] = []
+    app = CancelableRoute("/", Application()).app
+    connection = ScriptedConnection()
+    await app({"type": "invented"}, connection.receive, connection.send)
+
+    assert seen == [{"type": "invented"}]
+
+
 def test_without_anybody_watching_there_is_a_token_that_users_share() -> None:
     """``get_request_token`` never fails."""
     request = Request({"type": "http", "headers": []})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -26,7 +29,7 @@ from cancelable import (
     OperationContext,
     current_operation,
 )
-from cancelable_starlette import RequestCancelationMiddleware
+from cancelable_starlette import RequestCancelationMiddleware, with_cancelation
 from cancelable_starlette.testing import (
     HYPERCORN,
     UVICORN,
@@ -218,6 +221,78 @@ async def test_requests_are_chosen_by_method_and_by_predicate(
         ("POST", "/api/a"): False,
         ("GET", "/api/health"): False,
     }
+
+
+OF_ASGI = ("type", "asgi", "http_version", "method", "path", "query_string", "headers", "client")
+
+
+async def test_what_is_put_around_a_subclass_is_gone_through_once(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """It may hold a lock, and hand on a scope of its own, in which nothing of ours is."""
+    calls: list[str] = []
+
+    class OneAtATime(RequestCancelationMiddleware):
+        lock = anyio.Lock()
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            async with self.lock if scope["type"] == "http" else contextlib.nullcontext():
+                calls.append(scope["type"])
+                clean = {key: value for key, value in scope.items() if key in OF_ASGI}
+                await super().__call__(clean, receive, send)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send)
+
+    connection = ScriptedConnection()
+    await run(OneAtATime(application(handle)), connection, watch)
+
+    assert connection.status == 200
+    assert calls.count("http") == 1
+
+
+async def test_a_request_that_fails_leaves_nothing_to_the_collector(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """What its error holds is gone with the error, as without us."""
+
+    class Refused(Exception):
+        pass
+
+    errors: list[weakref.ref[Refused]] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        error = Refused()
+        errors.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    @with_cancelation
+    async def endpoint(request: Request) -> None:
+        await handle(request.scope, request.receive, to_nobody)
+
+    async def call_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        await endpoint(Request(scope, receive))
+
+    async def nothing() -> Message:
+        await sleep_forever()
+        return {}
+
+    async def to_nobody(message: Message) -> None:
+        pass
+
+    gc.disable()
+    try:
+        for handler in (handle, call_endpoint):
+            app = RequestCancelationMiddleware(application(handler))
+            async with lifespan(app) if watch == "service" else contextlib.nullcontext():
+                with contextlib.suppress(Refused):
+                    await app({"type": "http", "path": "/", "headers": []}, nothing, to_nobody)
+                assert errors.pop()() is None, handler
+    finally:
+        gc.enable()
 
 
 async def test_the_service_lives_as_long_as_the_lifespan(anyio_backend: object) -> None:

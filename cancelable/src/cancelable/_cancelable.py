@@ -599,9 +599,12 @@ class Cancelable(Block):
             for operation in holders:
                 operation._drop_hold(hold)
             hold.release()
-        await self.check_cancelation()
-        if cut is not None:
-            raise cut
+        try:
+            await self.check_cancelation()
+            if cut is not None:
+                raise cut
+        finally:
+            del cut  # its traceback holds this frame
 
     def _holds_inside(self) -> list[Hold]:
         """Return the holds of the sections between this block and the calling code.

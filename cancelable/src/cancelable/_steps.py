@@ -202,9 +202,12 @@ class Steps(Generic[T]):
         self._idle = tuple(source for source in whole._sources if source.needs_task)
         whole._sources = tuple(source for source in whole._sources if not source.needs_task)
         failure = await whole._stop_monitoring(self._idle, None)
-        if failure is not None:
-            await whole.__aexit__(type(failure), failure, failure.__traceback__)
-            raise failure
+        try:
+            if failure is not None:
+                await whole.__aexit__(type(failure), failure, failure.__traceback__)
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame
 
     async def _watch_again(self) -> bool:
         """Start those sources again; False if one of them fired at once: the block is left."""

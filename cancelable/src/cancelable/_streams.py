@@ -234,7 +234,10 @@ class ChunkedStream(SelfClosing, AsyncIterator[list[T]], Generic[T]):
     async def __anext__(self) -> list[T]:
         if self._error is not None:
             error, self._error = self._error, None
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
         chunk: list[T] = []
         try:
             while len(chunk) < self._size:

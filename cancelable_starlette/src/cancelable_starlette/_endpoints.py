@@ -193,7 +193,9 @@ class EndpointSettings:
 
     async def _serve_in(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
-        assert exchange is not None
+        if exchange is None:  # neither a request nor a WebSocket
+            await app(scope, receive, send)
+            return
         await self.apply_to(exchange)
         try:
             await app(scope, receive, send)
@@ -244,7 +246,8 @@ class EndpointSettings:
                     try:
                         results.append(await function())
                     except Exception as exc:
-                        await end_as_cancelled(exchange, exc)
+                        if not await end_as_cancelled(exchange, exc):
+                            raise
             except CancelationError as error:
                 results.append(await _response_to(error, exchange, request))
             finally:

@@ -63,8 +63,9 @@ class Serving:
                 exchange = SocketExchange(scope, receive, send, policy)
             service = self._services.get(exchange.latent.native_loop)
             if service is None:
-                # It comes here again, and is watched then.
-                again = partial(self, scope, receive, send)
+                # It comes here again, and is watched then. Here, and not into what a subclass or
+                # somebody's patch has put around this function, which has been gone through once.
+                again = partial(Serving.__call__, self, scope, receive, send)
                 await watch_alone(exchange, again, policy.warn_after, policy.shutdown)
                 return
         elif exchange.latent.began_at != math.inf:
@@ -89,7 +90,8 @@ class Serving:
                 try:
                     await self.app(scope, exchange.receive, exchange.send)
                 except Exception as exc:
-                    await end_as_cancelled(exchange, exc)
+                    if not await end_as_cancelled(exchange, exc):
+                        raise
             except BaseException as exc:
                 await latent.__aexit__(type(exc), exc, exc.__traceback__)
                 raise
@@ -106,10 +108,11 @@ class Serving:
             # The scope outlives the request in the hands of others; the exchange knows the server's
             # callables, which know the scope.
             del scope[EXCHANGE_KEY]
+            # For most that is all that there is to close, and takes no coroutine. It comes first:
+            # behind an interrupt in these lines nobody goes on reading.
+            exchange.is_over = True
             if exchange.reading_has_begun:
                 await exchange.close()
-            else:
-                exchange.is_over = True  # all that there is to close, and not in a coroutine more
 
     def _applies_to(self, scope: Scope) -> bool:
         """Return whether a request is to be watched; all are, as ``_applies_to_all`` says."""
@@ -145,7 +148,7 @@ async def _begin(exchange: Exchange, scope: Scope, policy: Policy) -> None:
                 await exchange.operation.check_cancelation()
 
 
-async def end_as_cancelled(exchange: Exchange, error: Exception) -> None:
+async def end_as_cancelled(exchange: Exchange, error: Exception) -> bool:
     """End the operation of a request as cancelled if that is what *error* says.
 
     An operation inside the request was cancelled and nobody handled its error, or a handler's
@@ -153,7 +156,11 @@ async def end_as_cancelled(exchange: Exchange, error: Exception) -> None:
 
     Args:
         exchange: The request.
-        error: What the application raised; anything else is raised again.
+        error: What the application raised.
+
+    Returns:
+        Whether it is. If it is not, raise it again: a frame that raises its own argument and is in
+        the traceback of it is garbage that only the collector finds.
     """
     inner = cancelation_in(error)
     if inner is not None:
@@ -161,6 +168,7 @@ async def end_as_cancelled(exchange: Exchange, error: Exception) -> None:
     elif exchange.left and isinstance(unwrapped(error), (ClientDisconnect, WebSocketDisconnect)):
         reason, message = CancelationReason.DISCONNECT, CLIENT_LEFT
     else:
-        raise error
+        return False
     await exchange.operation.cancel(reason, message, grace=0, because=inner)
     await checkpoint()
+    return True

@@ -222,4 +222,7 @@ async def run_beside(
             failure = exc
         end()
     if failure is not None:
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # the frame is part of its traceback
