@@ -7,6 +7,7 @@ package index is needed: interpreters are used where they are found and never do
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -92,8 +93,10 @@ AT_THE_FLOORS = [
 # A wheel may lack a file, and those of FastAPI use all of them. The rest is tested elsewhere.
 OF_THE_WHEELS = ["--backend", "asyncio", "tests/fastapi", "tests/packaging"]
 
-# Files go to a few processes side by side: most tests wait for servers and brokers.
-SIDE_BY_SIDE = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
+# Files go to a few processes side by side, one more than there are processors: most tests wait for
+# servers and brokers.
+WORKERS = min(4, (os.cpu_count() or 1) + 1)
+SIDE_BY_SIDE = ["-n", str(WORKERS), "--dist", "loadfile"]
 
 
 def chosen(session: nox.Session, *defaults: str) -> list[str]:
