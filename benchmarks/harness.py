@@ -73,18 +73,13 @@ def alternate(candidates: dict[str, Callable[[], float]], rounds: int) -> list[R
         candidates: By name, functions that measure once.
         rounds: How often each is called.
     """
-    return rows_of(take_turns(candidates, rounds))
-
-
-def take_turns(candidates: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Return what functions return, by name; see ``alternate``."""
     found: dict[str, list[float]] = {name: [] for name in candidates}
     for measure in candidates.values():
         measure()
     for number in range(rounds):
         for name in turned(list(candidates), number):
             found[name].append(candidates[name]())
-    return found
+    return rows_of(found)
 
 
 def turned(names: list[str], number: int) -> list[str]:

@@ -5,14 +5,12 @@ for one, which does not move when other programs take a core; it is what is comp
 reason wrk shares the server's core: see ``on_one_core``.
 
 Two processes of the same server differ by a few percent for as long as they live: by where their
-objects happen to lie. So each candidate is started several times.
+objects happen to lie. So each candidate is started several times, rather than measured for long.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from candidates import NONE, OURS, middlewares
-from harness import Row, alternate, rows_of, take_turns
+from harness import Row, alternate, rows_of
+from load import requests_per_second
 from record import Record, alone
 from serving import Serving, backend_of, on_one_core
 
@@ -33,10 +32,9 @@ ALL_KINDS = (
     "hypercorn-asyncio",
     "hypercorn-trio",
 )
-SECONDS = 1
-STARTS = 3
-ROUNDS = 1
-"""How often each candidate is measured between two starts."""
+SECONDS = 0.6
+"""How long each candidate is measured after each of its starts."""
+STARTS = 6
 CLIENTS = 16
 OLD_ENOUGH = 0.03
 """Seconds of age of a request whose client leaves."""
@@ -55,31 +53,18 @@ LATE_MS = 20
 POST = 'wrk.method = "POST"\nwrk.body = string.rep("x", 10240)\n'
 
 
-def per_second(serving: Serving, wrk: list[str], path: str) -> float:
-    """Return requests per second that the server computes."""
-    before = serving.processor
-    text = subprocess.check_output([*wrk, serving.url(path)], text=True)
-    computed = serving.processor - before
-    done = re.search(r"(\d+) requests in", text)
-    assert done is not None
-    if "Non-2xx" in text:
-        raise RuntimeError(text)
-    return int(done.group(1)) / computed
-
-
 def measure_requests(
     record: Record, wrk: list[str], kind: str, application: str, path: str, what: str
 ) -> None:
     found: dict[str, list[float]] = {name: [] for name in middlewares(backend_of(kind))}
     for _ in range(STARTS):
         with on_one_core(), ExitStack() as stack:
-            candidates: dict[str, Callable[[], float]] = {}
+            servers: dict[str, Serving] = {}
             for name in found:
-                serving = stack.enter_context(Serving(kind, application, name))
-                serving.get("/json")
-                candidates[name] = partial(per_second, serving, wrk, path)
-            for name, results in take_turns(candidates, ROUNDS).items():
-                found[name] += results
+                servers[name] = stack.enter_context(Serving(kind, application, name))
+                servers[name].get("/json")
+            for name, result in requests_per_second(servers, wrk, path, SECONDS).items():
+                found[name].append(result)
     rows = rows_of(found)
     record.table(
         f"{what}, {application} under {kind}",
@@ -132,7 +117,7 @@ def measure(record: Record) -> None:
     if program is None:
         record.lacks("Requests were not counted: wrk is missing (apt-get install wrk)")
     else:
-        wrk = [program, "-t1", f"-c{CLIENTS}", f"-d{SECONDS}s"]
+        wrk = [program, "-t1", f"-c{CLIENTS}"]
         with tempfile.TemporaryDirectory() as folder:
             script = Path(folder) / "post.lua"
             script.write_text(POST)
