@@ -6,9 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 
-from harness import alternate
+from harness import rows_of
 from record import Record, alone
 
 ROUNDS = 15
@@ -24,30 +23,31 @@ ABSENT = ("starlette", "fastapi", "pydantic", "psutil", "anyio.from_thread", "se
 """What ``import cancelable`` does not bring."""
 
 
-def milliseconds_of(code: str, cache: str) -> Callable[[], float]:
-    """Return a function that runs some imports in an interpreter of their own."""
+def milliseconds_of(below: str, package: str, cache: str) -> tuple[float, float]:
+    """Return what the first import takes in a new interpreter, and what both take.
+
+    One after the other in one interpreter: two of them would differ by what else the machine does.
+    """
     # Compiled files are used, and left by the first run, whatever the environment says.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": cache}
     program = (
-        f"import time; t = time.process_time(); {code}; print((time.process_time() - t) * 1e3)"
+        "from time import process_time as now; start = now(); "
+        f"import {below}; first = now(); import {package}; second = now(); "
+        "print((first - start) * 1e3, (second - start) * 1e3)"
     )
-
-    def measure() -> float:
-        command = [sys.executable, "-c", program]
-        return float(subprocess.check_output(command, env=environment))
-
-    return measure
+    told = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    first, both = map(float, told.split())
+    return first, both
 
 
 def measure(record: Record) -> None:
     """Measure the three packages."""
     with tempfile.TemporaryDirectory() as cache:
         for below, package, at_most in CASES:
-            candidates = {
-                f"import {below}": milliseconds_of(f"import {below}", cache),
-                f"and {package}": milliseconds_of(f"import {below}, {package}", cache),
-            }
-            rows = alternate(candidates, ROUNDS)
+            milliseconds_of(below, package, cache)
+            found = [milliseconds_of(below, package, cache) for _ in range(ROUNDS)]
+            first, both = map(list, zip(*found, strict=True))
+            rows = rows_of({f"import {below}": first, f"and {package}": both})
             record.table(f"Importing {package}", "ms", "beyond", rows)
             if at_most is not None:
                 text = f"import {package} beyond {below}, of {below}'s own"
