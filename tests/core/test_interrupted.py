@@ -34,7 +34,7 @@ from tests.core.test_tokens import OURS
 
 
 class AtLine:
-    """Call a function once, at the n-th line of our files that runs inside a ``with``."""
+    """Call a function once, at the n-th line of some files, ours, that runs inside a ``with``."""
 
     def __init__(self, line: int, interrupt: Callable[[], object], files: str = OURS) -> None:
         self.line = line
@@ -541,7 +541,10 @@ def test_an_interrupt_leaves_a_block_whatever_scope_it_has_left_open(
 
 
 def test_an_interrupt_at_any_line_of_an_inner_scope_leaves_the_block() -> None:
-    """At each line in which anyio enters a scope of the program, and leaves it."""
+    """At each line in which anyio enters a scope of the program, and leaves it.
+
+    Trio keeps Ctrl-C out of its own lines.
+    """
     line, came = 0, True
     while came:
         line += 1

@@ -650,15 +650,14 @@ class Block(Operation):
         try:
             is_taken = scope.__exit__(type(exc), exc, exc.__traceback__)
         except BaseException as rest:
-            if isinstance(rest, RuntimeError) and _is_interrupt(exc, is_cancel=is_cancel):
-                # A Ctrl-C between two lines of a scope that is just being entered inside this one
-                # leaves it open, so that this one refuses to be left. Whoever waits for the
-                # interrupt has to get that.
-                self._close(OperationStatus.FAILED, self._first_cause(), exc)
-                return None
-            # What the scope leaves of a group once its own cancelations are out.
-            self._close(OperationStatus.FAILED, self._first_cause(), rest)
-            return rest
+            if not (isinstance(rest, RuntimeError) and _is_interrupt(exc, is_cancel=is_cancel)):
+                # What the scope leaves of a group once its own cancelations are out.
+                self._close(OperationStatus.FAILED, self._first_cause(), rest)
+                return rest
+            # A Ctrl-C between two lines of a scope that is just being entered inside this one
+            # leaves it open, so that this one refuses to be left. Whoever waits for the interrupt
+            # has to get that.
+            is_taken = False
         return self._settle(exc, is_cancel, is_taken)
 
     def _settle(
