@@ -7,8 +7,9 @@ that share one client of HTTP.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeAlias
 
 import anyio
 import httpx
@@ -30,7 +31,10 @@ LIMIT = 10.0
 
 
 class Upstream:
-    """A server that answers ``/quick``, and lets everybody else wait until they hang up."""
+    """A server that answers ``/quick``, and lets everybody else wait until they hang up.
+
+    On ``/begins`` it says at once that there is an answer.
+    """
 
     def __init__(self) -> None:
         self.url = ""
@@ -59,6 +63,8 @@ class Upstream:
         if head.startswith(b"GET /quick "):
             await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
             return
+        if head.startswith(b"GET /begins "):
+            await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
         self.waiting += 1
         self._notify()
         try:
@@ -80,17 +86,41 @@ async def running() -> AsyncGenerator[Upstream]:
         tasks.cancel_scope.cancel()
 
 
-def proxy(client: httpx.AsyncClient, *, shielded: bool = False) -> ASGIApp:
+Call: TypeAlias = Callable[[httpx.AsyncClient, str], Awaitable[str]]
+"""How a handler asks the upstream."""
+
+
+async def call(client: httpx.AsyncClient, path: str) -> str:
+    return (await client.get(path)).text
+
+
+async def call_shielded(client: httpx.AsyncClient, path: str) -> str:
+    operation = current_operation()
+    assert operation is not None
+    async with operation.shield():
+        return (await client.get(path)).text
+
+
+async def call_shielded_until_it_begins(client: httpx.AsyncClient, path: str) -> str:
+    operation = current_operation()
+    assert operation is not None
+    async with AsyncExitStack() as stack:
+        async with operation.shield():
+            answer = await stack.enter_async_context(client.stream("GET", path))
+        return (await answer.aread()).decode()
+
+
+async def call_by_a_client_of_its_own(client: httpx.AsyncClient, path: str) -> str:
+    # To read the certificates that it will not need takes longer than all else here.
+    async with httpx.AsyncClient(base_url=client.base_url, verify=False) as own:
+        return (await own.get(path)).text
+
+
+def proxy(client: httpx.AsyncClient, ask: Call = call) -> ASGIApp:
     """Make an application that asks the upstream for what it is asked for."""
 
     async def endpoint(request: Request) -> Response:
-        if not shielded:
-            return PlainTextResponse((await client.get(request.url.path)).text)
-        operation = current_operation()
-        assert operation is not None
-        async with operation.shield():
-            answer = await client.get(request.url.path)
-        return PlainTextResponse(answer.text)
+        return PlainTextResponse(await ask(client, request.url.path))
 
     return Starlette(routes=[Route("/{rest}", endpoint)])
 
@@ -127,32 +157,66 @@ async def test_the_upstream_is_left_with_the_client(anyio_backend: object) -> No
     assert {each.status for each in facts} == {OperationStatus.CANCELLED}
 
 
-@pytest.mark.parametrize("shielded", [False, True])
-async def test_a_pool_survives_clients_that_come_and_go(
-    anyio_backend: object, shielded: bool
-) -> None:
-    """W1: one cancel for each request; afterwards every place of the pool is free.
+async def come_and_go(app: ASGIApp, path: str) -> None:
+    """Send two hundred requests, twenty at once, whose clients leave a moment later."""
 
-    A client that loses places when it is cancelled is called in a shielded section.
-    """
-    limits = httpx.Limits(max_connections=10)
-    path = "/quick" if shielded else "/slow"
-
-    async def visit(app: ASGIApp, number: int) -> None:
+    async def visit(number: int) -> None:
         await ScriptedConnection("GET", path, leave_after=0.001 * (number % 8)).run(app)
 
+    for _ in range(10):
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(visit, number)
+
+
+@pytest.mark.parametrize(
+    ("ask", "path"),
+    [
+        (call_shielded, "/quick"),
+        (call_shielded_until_it_begins, "/begins"),
+        (call_by_a_client_of_its_own, "/slow"),
+    ],
+)
+async def test_a_pool_survives_clients_that_come_and_go(
+    anyio_backend: object, ask: Call, path: str
+) -> None:
+    """W1: afterwards every place of the pool is free.
+
+    httpcore 1.0.9 loses a place whose call is cancelled before it has a connection, whoever cancels
+    it. So each of these keeps a cancel away from that moment.
+    """
+    limits = httpx.Limits(max_connections=10)
     with anyio.fail_after(LIMIT * 3):
         async with running() as upstream:
             async with httpx.AsyncClient(base_url=upstream.url, limits=limits) as client:
-                app = RequestCancelationMiddleware(proxy(client, shielded=shielded))
+                app = RequestCancelationMiddleware(proxy(client, ask))
                 async with lifespan(app):
-                    for _ in range(10):
-                        async with anyio.create_task_group() as tasks:
-                            for number in range(20):
-                                tasks.start_soon(visit, app, number)
+                    await come_and_go(app, path)
                     answers = [ScriptedConnection("GET", "/quick") for _ in range(10)]
                     async with anyio.create_task_group() as tasks:
                         for connection in answers:
                             tasks.start_soon(connection.run, app)
 
     assert [connection.body for connection in answers] == [b"ok"] * 10
+
+
+async def test_a_call_that_is_cancelled_cleans_up_undisturbed(anyio_backend: object) -> None:
+    """W1: no second cancel comes, which would break that off as well."""
+    cleaned_up: list[int] = []
+
+    async def ask(client: httpx.AsyncClient, path: str) -> str:
+        try:
+            return await call(client, path)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.01)
+                cleaned_up.append(1)
+
+    with anyio.fail_after(LIMIT * 3):
+        async with running() as upstream:
+            async with httpx.AsyncClient(base_url=upstream.url) as client:
+                app = RequestCancelationMiddleware(proxy(client, ask))
+                async with lifespan(app):
+                    await come_and_go(app, "/slow")
+
+    assert len(cleaned_up) == 200

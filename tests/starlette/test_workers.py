@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable_starlette import RequestCancelationMiddleware
-from cancelable_starlette._watchers import REST, TICK
+from cancelable_starlette._watchers import TICK
 from cancelable_starlette._workers import IDLE_LIMIT, Workers
 from cancelable_starlette.testing import SILENT, ScriptedConnection, lifespan
 from tests.starlette.support import LIMIT, Watch, application, respond
@@ -256,23 +256,29 @@ async def test_only_so_many_tasks_wait(anyio_backend: object) -> None:
     assert len(set(before) & set(after)) == IDLE_LIMIT
 
 
-async def test_no_task_waits_while_they_rest(anyio_backend: object) -> None:
-    """Those that wait end, later ones do not wait; afterwards they do again."""
-    seen: list[object] = []
+async def test_those_that_nobody_has_needed_end(anyio_backend: object) -> None:
+    """A task that worked since the last look stays, and so do as many as worked at once."""
+    others = len(anyio.get_running_tasks())
     async with anyio.create_task_group() as tasks:
         workers = Workers(tasks)
-        for number in range(5):
-            if number == 1:
-                workers.rest()
-            elif number == 3:
-                workers.resume()
+        waiting: list[int] = []
+        for needed in (3, 2, 1, 0, 0):
+            for _ in range(needed):
+                workers.start(checkpoint)
+            await anyio.wait_all_tasks_blocked()
+            workers.let_go_of_spare()
+            await anyio.wait_all_tasks_blocked()
+            waiting.append(len(anyio.get_running_tasks()) - others)
+        assert waiting == [3, 2, 1, 0, 0]
+        assert not workers.has_idle
+
+        seen: list[object] = []
+        for _ in range(2):
             workers.start(partial(note_task, seen))
             await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
 
-    first, second, third, fourth, fifth = seen
-    assert len({first, second, third, fourth}) == 4
-    assert fifth is fourth
+    assert seen[0] is seen[1]
 
 
 async def test_tasks_that_are_let_go_as_the_group_ends_end(anyio_backend: object) -> None:
@@ -283,14 +289,19 @@ async def test_tasks_that_are_let_go_as_the_group_ends_end(anyio_backend: object
             for _ in range(2):
                 workers.start(checkpoint)
             await anyio.wait_all_tasks_blocked()
+            workers.let_go_of_spare()
             if is_first:
-                workers.rest()
+                workers.let_go_of_spare()
             tasks.cancel_scope.cancel()
-            workers.rest()
+            workers.let_go_of_spare()
 
 
-async def test_a_quiet_service_has_no_task_that_waits(anyio_backend: object) -> None:
+async def test_a_quiet_service_has_no_task_that_waits(
+    anyio_backend: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is left of a peak is gone a moment after the last request."""
+    rest = 0.05
+    monkeypatch.setattr("cancelable_starlette._watchers.REST", rest)
     app = Readers(RequestCancelationMiddleware(application(wait_until_watched)))
 
     with anyio.fail_after(LIMIT):
@@ -300,7 +311,7 @@ async def test_a_quiet_service_has_no_task_that_waits(anyio_backend: object) -> 
             for _ in range(2):
                 await ScriptedConnection().run(app)
                 assert await count_tasks() == quiet + 1
-                await anyio.sleep(REST + 2 * TICK)
+                await anyio.sleep(2 * rest + 2 * TICK)
                 assert await count_tasks() == quiet
 
 

@@ -10,7 +10,10 @@ BODILESS = ("GET", "HEAD", "OPTIONS")
 
 def expects_continue(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Return whether the client waits to be asked for the body (RFC 9110, section 10.1.1)."""
-    return any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
+    for name, value in headers:
+        if name == b"expect" and value.lower() == b"100-continue":
+            return True
+    return False
 
 
 def may_have_body(method: str, headers: Iterable[tuple[bytes, bytes]], http_version: str) -> bool:

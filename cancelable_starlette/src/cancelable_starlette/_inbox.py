@@ -52,6 +52,25 @@ class Watcher(Protocol):
         """
         ...
 
+    def sees_off(self, inbox: Inbox) -> bool:
+        """Take over a reader that is about to end, since the response is complete.
+
+        Args:
+            inbox: Whose reader it is. It tells when the reader has ended.
+
+        Returns:
+            Whether it is taken over: nobody has to wait for its end then.
+        """
+        ...
+
+    def has_seen_off(self, inbox: Inbox) -> None:
+        """Take note that a reader has ended by itself once the response was complete.
+
+        Args:
+            inbox: Whose reader it was.
+        """
+        ...
+
 
 class Inbox:
     """Read the messages of one request, for the application and to notice that the client left.
@@ -241,8 +260,9 @@ class Inbox:
     def _take(self) -> Message:
         assert self._messages
         message = self._messages.popleft()
-        if self._held:  # else the request has ended, and its reader takes what is left
-            self._hold(-_size(message))
+        size = _size(message)
+        if size and self._held:  # else the request has ended, and its reader takes what is left
+            self._hold(-size)
         self._make_room()
         return message
 
@@ -305,12 +325,13 @@ class Inbox:
             self._notify()
 
     async def close(self) -> None:
-        """Read no more, and wait until no task of ours is in the server's ``receive()``.
+        """Read no more, and see that no task of ours stays in the server's ``receive()``.
 
         All servers answer with a disconnect as soon as they have the whole response to a request.
         So the task mostly ends by itself in this turn of the loop or, since Trio runs the tasks of
         a turn in any order, in the next one. A cancel would cost as much as all the rest of a
-        watched request, and the task, which can be used again.
+        watched request, and the task, which can be used again. To wait for it costs a part of that
+        as well, and is left to the watcher if that knows that the server does so.
 
         asyncio's own ``task.cancel()`` may come at each ``await`` here, whatever the shields. The
         task is cancelled and what was held is given back all the same.
@@ -319,14 +340,26 @@ class Inbox:
         if not (self.reading_has_begun and (self._pumping or self._held)):
             return
         try:
+            await self._see_pump_off()
+        finally:
+            if self._held:
+                self._hold(-self._held)
+
+    async def _see_pump_off(self) -> None:
+        watcher = self.watcher
+        if not self._pumping or watcher is None or (self.complete and watcher.sees_off(self)):
+            return
+        try:
             for _ in range(TURNS):
                 if self._pumping and self.complete:
                     await cancel_shielded_checkpoint()
         finally:
-            try:
-                await self._end_pump()
-            finally:
-                self._hold(-self._held)
+            await self._end_pump()
+
+    def stop_reading(self) -> None:
+        """Stop the task that reads, without waiting for its end."""
+        if self._pump_scope is not None:
+            self._pump_scope.cancel()
 
     async def _end_pump(self) -> None:
         if self._pump_scope is not None:
@@ -379,6 +412,8 @@ class Inbox:
             if self._pump_ended is not None:
                 self._pump_ended.set()
             self._notify()
+        if self.is_over and self.watcher is not None:
+            self.watcher.has_seen_off(self)
 
     async def _read_until_left(self) -> None:
         while not self.is_over:
@@ -418,8 +453,9 @@ class Inbox:
         if self._messages is None:
             self._messages = deque()
         self._messages.append(message)
-        if not self.is_over:  # else what was held has been given back, or is about to be
-            self._hold(_size(message))
+        size = _size(message)
+        if size and not self.is_over:  # else what was held has been given back, or is about to be
+            self._hold(size)
         self._notify()
 
     # -- bounds and waking ---------------------------------------------------------------
@@ -465,5 +501,9 @@ class Inbox:
 
 
 def _size(message: Message) -> int:
-    data = message.get("body") or message.get("bytes") or message.get("text") or b""
-    return len(data) + PER_MESSAGE
+    """Return the bytes for which a message counts; none for the end of a body, as there is one."""
+    data = message.get("body") or message.get("bytes") or message.get("text")
+    if data:
+        return len(data) + PER_MESSAGE
+    is_end = message["type"] == "http.request" and not message.get("more_body", False)
+    return 0 if is_end else PER_MESSAGE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 
@@ -186,8 +185,7 @@ class RequestCancelationMiddleware(Serving):
             service = WatcherService(tasks)
             self._services[loop] = service
             tasks.start_soon(service.run)
-            if self._policy.warn_after != math.inf:
-                tasks.start_soon(service.look_after_all, self._policy.warn_after)
+            tasks.start_soon(service.look_after_all, self._policy.warn_after)
             tasks.start_soon(self._tell_of_shutdown, service)
             return tasks.cancel_scope.cancel
 

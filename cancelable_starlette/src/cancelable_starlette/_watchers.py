@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -16,16 +17,17 @@ from ._workers import Work, Workers, do_in
 TICK = 0.005
 """Seconds of age at which a request is watched; the service may take one tick longer."""
 
-REST = 0.05
-"""Seconds without a new request after which no task waits to read for the next one."""
+REST = 2.0
+"""Seconds at most between two looks for what is left over of requests that have ended."""
 
 
 class WatcherService:
     """Watch the requests of one event loop that live long enough to be worth it.
 
     A request costs one step into a set and one out of it. The service ticks as long as there are
-    requests in flight or new ones come; one that is still there after a whole tick is watched from
-    then on.
+    requests that are not watched or new ones come; one that is still there after a whole tick is
+    watched from then on. Each tick may be all that an idle loop wakes for, which takes far more
+    than the tick itself: so there is none more than these.
     """
 
     def __init__(self, tasks: TaskGroup) -> None:
@@ -39,9 +41,12 @@ class WatcherService:
         self._young: set[Inbox] = set()
         self._older: set[Inbox] = set()
         self._watched: set[Inbox] = set()
-        self._work: anyio.Event | None = None
         self._is_asked = False  # a request has begun since the last tick
-        self._has_watched: anyio.Event | None = None
+        self._woken_at = -math.inf
+        self._work: anyio.Event | None = None
+        self._server_ends_readers = False
+        self._ending: set[Inbox] = set()
+        self._leftovers: anyio.Event | None = None
         self._closed = False
 
     def enter(self, inbox: Inbox) -> None:
@@ -72,48 +77,85 @@ class WatcherService:
 
     def spawn(self, work: Work) -> anyio.CancelScope | None:
         """Have a task read, or do something else for a request; see ``Watcher``."""
-        return None if self._closed else self._workers.start(work)
+        if self._closed:
+            return None
+        self._will_look_for_leftovers()
+        return self._workers.start(work)
+
+    def sees_off(self, inbox: Inbox) -> bool:
+        """Take over a reader whose server is known to end it; see ``Watcher``."""
+        if self._server_ends_readers:
+            self._ending.add(inbox)
+        return self._server_ends_readers
+
+    def has_seen_off(self, inbox: Inbox) -> None:
+        """Take note that a server has ended a reader by itself; see ``Watcher``."""
+        self._server_ends_readers = True
+        self._ending.discard(inbox)
 
     async def run(self) -> None:
         """Watch until the task is cancelled."""
         try:
             while True:
-                if not (self._is_asked or self._young or self._older):
-                    await self._wait_for_requests()
-                self._is_asked = False
-                await anyio.sleep(TICK)
-                of_age, self._older, self._young = self._older, self._young, set()
-                self._watched |= of_age
-                if self._has_watched is not None and of_age:
-                    self._has_watched.set()
-                    self._has_watched = None
-                for inbox in of_age:
-                    inbox.watch()
+                await self._wait_for_requests()
+                while self._is_asked or self._young or self._older:
+                    self._is_asked = False
+                    await anyio.sleep(TICK)
+                    of_age, self._older, self._young = self._older, self._young, set()
+                    self._watch(of_age)
         finally:
             self._closed = True
 
     async def _wait_for_requests(self) -> None:
-        work = self._work = anyio.Event()
-        with anyio.move_on_after(REST):
+        """Wait for one that does not end in its first turn of the loop, or comes upon another."""
+        is_lone = True
+        while is_lone and not self._young:
+            work = self._work = anyio.Event()
             await work.wait()
-        if not work.is_set():
-            self._workers.rest()
-            await work.wait()
-            self._workers.resume()
+            now = anyio.current_time()
+            is_lone = now - self._woken_at >= TICK
+            self._woken_at = now
+        # They have begun just now, so after the next tick they are of age.
+        self._older, self._young = self._young, set()
+        self._is_asked = not is_lone
+
+    def _watch(self, of_age: set[Inbox]) -> None:
+        self._watched |= of_age
+        if of_age:
+            self._will_look_for_leftovers()
+        for inbox in of_age:
+            inbox.watch()
+
+    # -- what is left over ---------------------------------------------------------------
+
+    def _will_look_for_leftovers(self) -> None:
+        if self._leftovers is not None:
+            self._leftovers.set()
+            self._leftovers = None
 
     async def look_after_all(self, warn_after: float) -> None:
-        """Look now and then at the requests that are watched, while there are any.
+        """Look now and then for what does not end, as long as there may be something.
+
+        A handler that goes on although it was cancelled is reported, a reader that its server does
+        not end is stopped, and a task that nobody has needed meanwhile is let go.
 
         Args:
-            warn_after: Seconds after which a handler that does not end is reported.
+            warn_after: Seconds after which such a handler is reported; infinity for never.
         """
+        late: set[Inbox] = set()
         while True:
-            if not self._watched:
-                self._has_watched = anyio.Event()
-                await self._has_watched.wait()
-            await anyio.sleep(warn_after / LOOKS)
+            if not (self._watched or self._ending or self._workers.has_idle):
+                self._leftovers = anyio.Event()
+                await self._leftovers.wait()
+            await anyio.sleep(min(warn_after / LOOKS, REST))
             for inbox in list(self._watched):
                 inbox.look_after(warn_after)
+            for inbox in late & self._ending:
+                self._server_ends_readers = False
+                self._ending.discard(inbox)
+                inbox.stop_reading()
+            late = set(self._ending)
+            self._workers.let_go_of_spare()
 
 
 class OwnWatcher:
@@ -136,6 +178,13 @@ class OwnWatcher:
         self._to_be_cancelled += 1
         self._tasks.start_soon(self._run, partial(do_in, scope, work))
         return scope
+
+    def sees_off(self, inbox: Inbox) -> bool:
+        """Return that this does not: the request waits for the end of the group in any case."""
+        return False
+
+    def has_seen_off(self, inbox: Inbox) -> None:
+        """Learn nothing from it; see ``Watcher``."""
 
     async def _run(self, work: Work) -> None:
         try:

@@ -30,19 +30,23 @@ class Workers:
         """Take the group in which the tasks run, in the context that they are to have."""
         self._tasks = tasks
         self._context = copy_context()
+        # The class that the backend makes of it: anyio.Event() asks first which loop runs.
+        self._event_class = type(anyio.Event())
         self._idle: list[_Worker] = []
-        self._rests = False
+        self._spare = 0  # how many have waited all the time since the last look
 
-    def rest(self) -> None:
-        """Let no task wait for work until ``resume``; those that do end."""
-        self._rests = True
-        idle, self._idle = self._idle, []
-        for worker in idle:
+    @property
+    def has_idle(self) -> bool:
+        """Whether a task waits for work."""
+        return bool(self._idle)
+
+    def let_go_of_spare(self) -> None:
+        """End the tasks that nobody has needed since this was last called."""
+        # The end of the list works first, so its beginning has waited longest.
+        spare, self._idle = self._idle[: self._spare], self._idle[self._spare :]
+        self._spare = len(self._idle)
+        for worker in spare:
             worker.called.set()
-
-    def resume(self) -> None:
-        """Let tasks wait for work."""
-        self._rests = False
 
     def start(self, work: Work) -> anyio.CancelScope:
         """Have a task do a piece of work.
@@ -57,6 +61,8 @@ class Workers:
         # Work has the context of whoever starts it: a ping of a stream is sent as its request.
         if self._idle and self._is_in_own_context():
             worker = self._idle.pop()
+            if len(self._idle) < self._spare:
+                self._spare = len(self._idle)
             worker.work = work
             worker.called.set()
         else:
@@ -76,8 +82,7 @@ class Workers:
             await self._wait_for_work(worker)
 
     def _has_use_for_more(self) -> bool:
-        is_wanted = not self._rests and len(self._idle) < IDLE_LIMIT
-        return is_wanted and self._is_in_own_context()
+        return len(self._idle) < IDLE_LIMIT and self._is_in_own_context()
 
     def _is_in_own_context(self) -> bool:
         """Return whether the calling task has nothing of one request in its context.
@@ -86,11 +91,16 @@ class Workers:
         around ours has set a variable in a ``receive()`` of its own.
         """
         here, new = copy_context(), self._context
-        # By identity: to compare foreign values could run foreign code.
-        return len(here) == len(new) and all(here.get(var, _nothing) is new[var] for var in new)
+        if len(here) != len(new):
+            return False
+        for var in new:
+            # By identity: to compare foreign values could run foreign code.
+            if here.get(var, _nothing) is not new[var]:
+                return False
+        return True
 
     async def _wait_for_work(self, worker: _Worker) -> None:
-        worker.called = anyio.Event()
+        worker.called = self._event_class()
         self._idle.append(worker)
         try:
             await worker.called.wait()
@@ -98,6 +108,7 @@ class Workers:
             if worker.work is None:
                 if worker in self._idle:  # else it has just been let go
                     self._idle.remove(worker)
+                    self._spare = min(self._spare, len(self._idle))
                 raise
             # Whoever gave the work waits for its end, so it begins. A scope's cancel meets it at
             # its first checkpoint. asyncio's own ``task.cancel()`` was meant for a task without
