@@ -281,6 +281,32 @@ async def test_those_that_nobody_has_needed_end(anyio_backend: object) -> None:
     assert seen[0] is seen[1]
 
 
+async def test_a_task_whose_scope_was_cancelled_does_nothing_else(anyio_backend: object) -> None:
+    """Also if its work has ended without noticing."""
+    seen: list[object] = []
+    ended = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        workers = Workers(tasks)
+
+        async def cancel_itself() -> None:
+            seen.append(task())
+            scope.cancel()
+            ended.set()
+
+        async def note_later() -> None:
+            await checkpoint()
+            seen.append(task())
+
+        scope = workers.start(cancel_itself)
+        await ended.wait()
+        workers.start(note_later)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    first, second = seen
+    assert first is not second
+
+
 async def test_tasks_that_are_let_go_as_the_group_ends_end(anyio_backend: object) -> None:
     """In whatever order the two come."""
     for is_first in (True, False):

@@ -117,7 +117,6 @@ class WatcherService:
             self._woken_at = now
         # They have begun just now, so after the next tick they are of age.
         self._older, self._young = self._young, set()
-        self._is_asked = not is_lone
 
     def _watch(self, of_age: set[Inbox]) -> None:
         self._watched |= of_age
