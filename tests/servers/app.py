@@ -7,6 +7,7 @@ import json
 import os
 import select
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import anyio
@@ -17,7 +18,7 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cancelable import Cancelable, CancelationReason, CancelationToken, OperationContext
@@ -139,10 +140,20 @@ async def goes_on(request: Request) -> Response:
     return PlainTextResponse("for nobody")
 
 
+reads: Counter[str] = Counter()
+"""How many calls of the server's ``receive()`` wait, by the path of their request."""
+
+
+async def reads_of(request: Request) -> Response:
+    """Tell how many reads of the requests to another path wait in the server."""
+    return PlainTextResponse(str(reads[f"/{request.path_params['path']}"]))
+
+
 async def outlasts(request: Request) -> Response:
     """Answer a while later, whether the client is there or not."""
     note(request.url.path, "entered")
     await anyio.sleep(0.1)
+    note(request.url.path, "reads", reads[request.url.path])
     return PlainTextResponse("there you are")
 
 
@@ -262,6 +273,8 @@ def routes() -> list[BaseRoute]:
         Route("/plain", plain),
         Route("/stop", stop),
         Route("/unwatched/{id}", outlasts),
+        Route("/outlasts/{id:path}", outlasts),
+        Route("/reads/{path:path}", reads_of),
         Route("/ends/{reason}/{id}", ends),
         WebSocketRoute("/socket/{kind}/{id}", socket),
         CancelableRoute("/timeout/{id}", sleep, timeout=0.1, methods=["GET", "POST"]),
@@ -278,7 +291,7 @@ def note_end(context: OperationContext) -> None:
 
 
 def outermost(app: ASGIApp, patient: ASGIApp) -> ASGIApp:
-    """Tell the test when the application has returned to the server, and how.
+    """Tell the test when the application has returned to the server, and how; count its reads.
 
     Args:
         app: The application.
@@ -286,14 +299,23 @@ def outermost(app: ASGIApp, patient: ASGIApp) -> ASGIApp:
     """
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+
+        async def counted() -> Message:
+            reads[path] += 1
+            try:
+                return await receive()
+            finally:
+                reads[path] -= 1
+
         how = "raised"
-        chosen = patient if scope.get("path", "").startswith("/patient") else app
+        chosen = patient if path.startswith("/patient") else app
         try:
-            await chosen(scope, receive, send)
+            await chosen(scope, counted, send)
             how = "returned"
         finally:
             if scope["type"] != "lifespan":
-                note(scope["path"], how)
+                note(path, how)
 
     return wrapped
 

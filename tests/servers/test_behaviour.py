@@ -268,6 +268,20 @@ def test_a_half_closed_connection_of_a_request_that_is_left_alone(
     assert "cancelled" not in server.events(path)
 
 
+def test_no_reader_stays_in_the_server(server: RunningServer, number: int) -> None:
+    """W13: when a watched request has been answered, its server ends the read that waits there."""
+    path = f"/outlasts/{number}"
+    for asked in (path, path, path, f"/outlasts/{number}/afterwards"):
+        with server.connect() as client:
+            client.request("GET", asked)
+            assert client.response() == (200, b"there you are")
+        assert server.wait_for(asked, "reads") == 1
+
+    with server.connect() as client:
+        client.request("GET", f"/reads{path}")
+        assert client.response() == (200, b"0")
+
+
 @HOW
 @pytest.mark.parametrize("kind", ["answer", "stream"])
 def test_a_handler_that_is_to_go_on_sees_that_its_client_has_left(
