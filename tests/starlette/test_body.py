@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from cancelable_starlette import RequestCancelationMiddleware
 from cancelable_starlette._policy import Policy
-from cancelable_starlette._read_ahead import ReadAhead
+from cancelable_starlette._read_ahead import PER_MESSAGE, ReadAhead
 from cancelable_starlette._serving import Serving
 from cancelable_starlette.testing import (
     GRANIAN,
@@ -510,6 +510,64 @@ async def test_the_watcher_is_gone_before_the_request_ends(
 
         assert connection.cancelled_reads == 1
         assert anyio.current_time() - began < 1
+
+
+@pytest.mark.parametrize("way", ["raises", "returns"])
+async def test_what_comes_as_the_reader_ends_is_not_lost(
+    anyio_backend: object, watch: Watch, way: str
+) -> None:
+    """A cancel from around, while a request waits for its reader, ends it; an error goes first."""
+    connection = ScriptedConnection(server=SILENT)
+    around: list[anyio.CancelScope] = []
+    errors: list[ValueError] = []
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        await respond(send)
+        around[0].cancel()
+        if way == "raises":
+            raise ValueError("raised by the handler")
+
+    app = RequestCancelationMiddleware(application(handle))
+    async with lifespan(app) if watch == "service" else contextlib.nullcontext():
+        with anyio.CancelScope() as scope:
+            around.append(scope)
+            try:
+                await connection.run(app)
+            except ValueError as exc:
+                errors.append(exc)
+        await anyio.wait_all_tasks_blocked()
+
+    assert len(errors) == (way == "raises")
+    assert connection.cancelled_reads == 1
+
+
+async def test_a_server_that_repeats_the_end_of_a_body_is_read_up_to_the_bound(
+    anyio_backend: object, watch: Watch
+) -> None:
+    """As simple adapters and tests have it: each read is answered at once, with the same.
+
+    What comes behind the response is thrown away, and must not keep others from their turns.
+    """
+    connection = ScriptedConnection()
+    reads: list[Message] = []
+
+    async def repeat() -> Message:
+        assert len(reads) < 10_000, "the reader never waits"
+        reads.append({"type": "http.request", "body": b"", "more_body": False})
+        return reads[-1]
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await until_watched(receive)
+        await respond(send)
+        await anyio.sleep(0.1)  # background work
+
+    connection.receive = repeat  # type: ignore[method-assign]
+    app = RequestCancelationMiddleware(application(handle), read_ahead_per_request=50 * PER_MESSAGE)
+    await run(app, connection, watch)
+
+    assert connection.status == 200
+    assert len(reads) == 51
 
 
 async def test_a_look_is_recognised_by_its_deadline(anyio_backend: object) -> None:

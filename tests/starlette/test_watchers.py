@@ -1,8 +1,10 @@
-"""The service of a loop: when it wakes for a request, and what it sees to when one has ended."""
+"""The service of a loop: when it wakes for requests, and that it keeps none that has ended."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+import weakref
+from typing import Any
 
 import anyio
 import pytest
@@ -10,15 +12,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from cancelable_starlette import RequestCancelationMiddleware
 from cancelable_starlette._watchers import TICK
-from cancelable_starlette.testing import SILENT, ScriptedConnection, lifespan
-from tests.starlette.support import LIMIT, application, respond, until_watched
-
-REST = 0.5
-
-
-@pytest.fixture(autouse=True)
-def _rests_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cancelable_starlette._watchers.REST", REST)
+from cancelable_starlette.testing import ScriptedConnection, lifespan
+from tests.starlette.support import LIMIT, application, respond
 
 
 @pytest.fixture
@@ -118,120 +113,59 @@ async def test_the_loop_need_not_wake_for_one_that_ends_at_once(
     assert len(ticks) == expected
 
 
-class LateConnection(ScriptedConnection):
-    """Be told of the end of the response, by a middleware around ours, when that says so."""
+class Facts(dict[str, Any]):
+    """A scope that can be watched to go."""
 
-    def __init__(self, *, ends_reads: bool) -> None:
-        super().__init__(server=SILENT)
-        self.ends_reads = ends_reads
-        self.reading = False
-        self.ended = anyio.Event()
+
+class Facing:
+    """Face the middleware with a request whose second read ends, or fails, with the response."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self.fails = fails
+        self.reads = 0
+        self.complete = anyio.Event()
 
     async def receive(self) -> Message:
-        if not self.delivered:
-            return await super().receive()
-        self.reading = True
-        try:
-            await self.ended.wait()
-        finally:
-            self.reading = False
+        self.reads += 1
+        if self.reads == 1:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self.complete.wait()
+        if self.fails:
+            raise anyio.ClosedResourceError
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        await super().send(message)
-        if self.complete and self.ends_reads:
-            self.ended.set()
+        if message["type"] == "http.response.body":
+            self.complete.set()
 
 
-async def watched(scope: Scope, receive: Receive, send: Send) -> None:
-    """Respond when somebody reads for the request."""
-    await until_watched(receive)
-    await respond(send)
-
-
-async def send_all(
-    app: RequestCancelationMiddleware, connections: Iterable[LateConnection]
-) -> list[bool]:
-    """Return, for each, whether a read was left behind when the application returned."""
-    left: list[bool] = []
-    for connection in connections:
-        await connection.run(app)
-        left.append(connection.reading)
-    return left
-
-
-async def test_a_request_does_not_wait_for_a_reader_that_its_server_ends(
-    anyio_backend: object,
+@pytest.mark.parametrize("fails", [False, True])
+async def test_nothing_is_left_of_requests_that_have_ended(
+    anyio_backend: object, fails: bool
 ) -> None:
-    """It did so before; the read ends when the server says so, in a task that goes on."""
-    first, second = LateConnection(ends_reads=True), LateConnection(ends_reads=False)
-    app = RequestCancelationMiddleware(application(watched))
+    """Not in the service, which has nothing to do any more, and not to the collector."""
+    alive: list[weakref.ref[Facts]] = []
 
-    with anyio.fail_after(LIMIT):
-        async with lifespan(app):
-            assert await send_all(app, [first, second]) == [False, True]
-            second.ended.set()
-            await anyio.wait_all_tasks_blocked()
-            assert not second.reading
-            third = LateConnection(ends_reads=False)
-            assert await send_all(app, [third]) == [True]
-            third.ended.set()
-            await anyio.sleep(4 * REST)
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(0.1)
+        await respond(send)
 
+    async def visit() -> None:
+        facing = Facing(fails=fails)
+        scope = Facts(ScriptedConnection().scope)
+        alive.append(weakref.ref(scope))
+        await app(scope, facing.receive, facing.send)
+        assert facing.reads == 2
 
-async def test_a_reader_that_its_server_does_not_end_is_stopped(anyio_backend: object) -> None:
-    """Soon after, and from then on each request waits for the end of its reader again."""
-    connections = [LateConnection(ends_reads=number == 0) for number in range(4)]
-    app = RequestCancelationMiddleware(application(watched))
-
-    with anyio.fail_after(LIMIT):
-        async with lifespan(app):
-            assert await send_all(app, connections[:2]) == [False, True]
-            await anyio.sleep(2.5 * REST)
-            assert not connections[1].reading
-            assert await send_all(app, connections[2:]) == [False, False]
-
-
-async def test_a_server_that_never_ended_a_reader_is_waited_for(anyio_backend: object) -> None:
-    """No task of ours is in its ``receive()`` when the request ends."""
-    app = RequestCancelationMiddleware(application(watched))
-
-    with anyio.fail_after(LIMIT):
-        async with lifespan(app):
-            connections = [LateConnection(ends_reads=False) for _ in range(3)]
-            assert await send_all(app, connections) == [False, False, False]
-
-
-async def test_a_reader_that_is_left_behind_ends_with_the_service(anyio_backend: object) -> None:
-    """A shutdown waits for no server."""
-    first, second = LateConnection(ends_reads=True), LateConnection(ends_reads=False)
-    app = RequestCancelationMiddleware(application(watched))
-
-    with anyio.fail_after(LIMIT):
-        async with lifespan(app):
-            assert await send_all(app, [first, second]) == [False, True]
-        assert not second.reading
-
-
-async def test_a_reader_that_fails_when_its_request_is_over_is_forgotten(
-    anyio_backend: object, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A middleware around ours may close what it reads from; nobody asks any more."""
-    first, second = LateConnection(ends_reads=True), LateConnection(ends_reads=False)
-    app = RequestCancelationMiddleware(application(watched))
-
-    async def fail() -> Message:
-        await second.ended.wait()
-        raise anyio.ClosedResourceError
-
-    with anyio.fail_after(LIMIT):
-        async with lifespan(app):
-            await send_all(app, [first])
-            second.receive = fail  # type: ignore[method-assign]
-            await send_all(app, [second])
-            second.ended.set()
-            await anyio.sleep(4 * REST)
-            third = LateConnection(ends_reads=False)
-            assert await send_all(app, [third]) == [True]
-
-    assert caplog.records == []
+    app = RequestCancelationMiddleware(application(handle), warn_after=0.04)
+    gc.disable()
+    try:
+        with anyio.fail_after(LIMIT):
+            async with lifespan(app):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(5):
+                        tasks.start_soon(visit)
+                await anyio.sleep(1)
+                assert [each() for each in alive] == [None] * 5
+    finally:
+        gc.enable()

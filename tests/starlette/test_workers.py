@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable_starlette import RequestCancelationMiddleware
 from cancelable_starlette._watchers import TICK
-from cancelable_starlette._workers import IDLE_LIMIT, Workers
+from cancelable_starlette._workers import IDLE_LIMIT, SPARE_AFTER, Workers
 from cancelable_starlette.testing import SILENT, ScriptedConnection, lifespan
 from tests.starlette.support import LIMIT, Watch, application, respond
 
@@ -258,19 +258,17 @@ async def test_only_so_many_tasks_wait(anyio_backend: object) -> None:
 
 async def test_those_that_nobody_has_needed_end(anyio_backend: object) -> None:
     """A task that worked since the last look stays, and so do as many as worked at once."""
-    others = len(anyio.get_running_tasks())
     async with anyio.create_task_group() as tasks:
         workers = Workers(tasks)
+        tasks.start_soon(workers.look_for_spare)
+        others = await count_tasks()
         waiting: list[int] = []
         for needed in (3, 2, 1, 0, 0):
             for _ in range(needed):
                 workers.start(checkpoint)
-            await anyio.wait_all_tasks_blocked()
-            workers.let_go_of_spare()
-            await anyio.wait_all_tasks_blocked()
-            waiting.append(len(anyio.get_running_tasks()) - others)
+            await anyio.sleep(SPARE_AFTER)
+            waiting.append(await count_tasks() - others)
         assert waiting == [3, 2, 1, 0, 0]
-        assert not workers.has_idle
 
         seen: list[object] = []
         for _ in range(2):
@@ -315,19 +313,19 @@ async def test_tasks_that_are_let_go_as_the_group_ends_end(anyio_backend: object
             for _ in range(2):
                 workers.start(checkpoint)
             await anyio.wait_all_tasks_blocked()
-            workers.let_go_of_spare()
+            workers.end_spare()
             if is_first:
-                workers.let_go_of_spare()
+                workers.end_spare()
             tasks.cancel_scope.cancel()
-            workers.let_go_of_spare()
+            workers.end_spare()
 
 
 async def test_a_quiet_service_has_no_task_that_waits(
     anyio_backend: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is left of a peak is gone a moment after the last request."""
-    rest = 0.05
-    monkeypatch.setattr("cancelable_starlette._watchers.REST", rest)
+    seconds = 0.05
+    monkeypatch.setattr("cancelable_starlette._workers.SPARE_AFTER", seconds)
     app = Readers(RequestCancelationMiddleware(application(wait_until_watched)))
 
     with anyio.fail_after(LIMIT):
@@ -337,7 +335,7 @@ async def test_a_quiet_service_has_no_task_that_waits(
             for _ in range(2):
                 await ScriptedConnection().run(app)
                 assert await count_tasks() == quiet + 1
-                await anyio.sleep(2 * rest + 2 * TICK)
+                await anyio.sleep(2 * seconds + 2 * TICK)
                 assert await count_tasks() == quiet
 
 

@@ -12,6 +12,7 @@ as it does. What it does otherwise than the server behind it, on purpose:
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
@@ -49,25 +50,6 @@ class Watcher(Protocol):
         Returns:
             A scope around the work, to be cancelled only as long as the work has not ended: the
             task may do other work afterwards. None if no task can be started any more.
-        """
-        ...
-
-    def sees_off(self, inbox: Inbox) -> bool:
-        """Take over a reader that is about to end, since the response is complete.
-
-        Args:
-            inbox: Whose reader it is. It tells when the reader has ended.
-
-        Returns:
-            Whether it is taken over: nobody has to wait for its end then.
-        """
-        ...
-
-    def has_seen_off(self, inbox: Inbox) -> None:
-        """Take note that a reader has ended by itself once the response was complete.
-
-        Args:
-            inbox: Whose reader it was.
         """
         ...
 
@@ -260,9 +242,8 @@ class Inbox:
     def _take(self) -> Message:
         assert self._messages
         message = self._messages.popleft()
-        size = _size(message)
-        if size and self._held:  # else the request has ended, and its reader takes what is left
-            self._hold(-size)
+        if self._held:  # else the request has ended, and its reader takes what is left
+            self._hold(-_size(message))
         self._make_room()
         return message
 
@@ -325,41 +306,33 @@ class Inbox:
             self._notify()
 
     async def close(self) -> None:
-        """Read no more, and see that no task of ours stays in the server's ``receive()``.
+        """Read no more, and wait until no task of ours is in the server's ``receive()``.
 
         All servers answer with a disconnect as soon as they have the whole response to a request.
         So the task mostly ends by itself in this turn of the loop or, since Trio runs the tasks of
         a turn in any order, in the next one. A cancel would cost as much as all the rest of a
-        watched request, and the task, which can be used again. To wait for it costs a part of that
-        as well, and is left to the watcher if that knows that the server does so.
+        watched request, and the task, which can be used again.
 
-        asyncio's own ``task.cancel()`` may come at each ``await`` here, whatever the shields. The
-        task is cancelled and what was held is given back all the same.
+        A cancel may come at each ``await`` here: that of a scope around, unless an error is on its
+        way there, or asyncio's own ``task.cancel()``, whatever the shields. The task is cancelled
+        and what was held is given back all the same.
         """
         self.is_over = True
         if not (self.reading_has_begun and (self._pumping or self._held)):
             return
         try:
-            await self._see_pump_off()
+            if self.complete:
+                # A shield costs more than the rest of a turn. Without one, the cancel of a scope
+                # could take the place of an error, and the scope would keep both to itself.
+                take_turn = checkpoint if sys.exception() is None else cancel_shielded_checkpoint
+                for _ in range(TURNS):
+                    if self._pumping:
+                        await take_turn()
         finally:
-            if self._held:
+            try:
+                await self._end_pump()
+            finally:
                 self._hold(-self._held)
-
-    async def _see_pump_off(self) -> None:
-        watcher = self.watcher
-        if not self._pumping or watcher is None or (self.complete and watcher.sees_off(self)):
-            return
-        try:
-            for _ in range(TURNS):
-                if self._pumping and self.complete:
-                    await cancel_shielded_checkpoint()
-        finally:
-            await self._end_pump()
-
-    def stop_reading(self) -> None:
-        """Stop the task that reads, without waiting for its end."""
-        if self._pump_scope is not None:
-            self._pump_scope.cancel()
 
     async def _end_pump(self) -> None:
         if self._pump_scope is not None:
@@ -396,13 +369,13 @@ class Inbox:
         try:
             await self._read_until_left()
         except Exception as exc:
-            self._failure = exc
+            self._keep_failure(exc)
         except anyio.get_cancelled_exc_class() as exc:
             # Either the whole service ends, or the server's receive() raised this although
             # nobody had cancelled it; then it is for the application, as without us.
             if self._is_cut_here():
                 raise
-            self._failure = exc
+            self._keep_failure(exc)
             if self._pump_scope is not None:
                 # asyncio may go on counting the cancel: nobody else is to get this task.
                 self._pump_scope.cancel()
@@ -412,8 +385,14 @@ class Inbox:
             if self._pump_ended is not None:
                 self._pump_ended.set()
             self._notify()
-        if self.is_over and self.watcher is not None:
-            self.watcher.has_seen_off(self)
+
+    def _keep_failure(self, failure: BaseException) -> None:
+        """Keep it for the next read; when the request is over, there is none.
+
+        The error knows the frames that know this, which would be garbage for the collector alone.
+        """
+        if not self.is_over:
+            self._failure = failure
 
     async def _read_until_left(self) -> None:
         while not self.is_over:
@@ -423,10 +402,13 @@ class Inbox:
             if message["type"] in DISCONNECTS:
                 await self._leave(message)
                 return
+            said_all = self._body_has_ended
             self._note(message)
             if not self.complete:
                 # Also if it came while the application returned: one may come after it.
                 self._keep(message)
+            elif said_all:
+                return  # a server that answers so without ever waiting would hold the loop
 
     async def _leave(self, message: Message) -> None:
         """Latch the disconnect: cancel first, then wake those who wait for a message.
@@ -453,9 +435,8 @@ class Inbox:
         if self._messages is None:
             self._messages = deque()
         self._messages.append(message)
-        size = _size(message)
-        if size and not self.is_over:  # else what was held has been given back, or is about to be
-            self._hold(size)
+        if not self.is_over:  # else what was held has been given back, or is about to be
+            self._hold(_size(message))
         self._notify()
 
     # -- bounds and waking ---------------------------------------------------------------
@@ -501,9 +482,5 @@ class Inbox:
 
 
 def _size(message: Message) -> int:
-    """Return the bytes for which a message counts; none for the end of a body, as there is one."""
-    data = message.get("body") or message.get("bytes") or message.get("text")
-    if data:
-        return len(data) + PER_MESSAGE
-    is_end = message["type"] == "http.request" and not message.get("more_body", False)
-    return 0 if is_end else PER_MESSAGE
+    data = message.get("body") or message.get("bytes") or message.get("text") or b""
+    return len(data) + PER_MESSAGE

@@ -184,8 +184,7 @@ class RequestCancelationMiddleware(Serving):
         def start(tasks: TaskGroup) -> Callable[[], object]:
             service = WatcherService(tasks)
             self._services[loop] = service
-            tasks.start_soon(service.run)
-            tasks.start_soon(service.look_after_all, self._policy.warn_after)
+            service.start(self._policy.warn_after)
             tasks.start_soon(self._tell_of_shutdown, service)
             return tasks.cancel_scope.cancel
 

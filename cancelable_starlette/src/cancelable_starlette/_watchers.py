@@ -17,17 +17,14 @@ from ._workers import Work, Workers, do_in
 TICK = 0.005
 """Seconds of age at which a request is watched; the service may take one tick longer."""
 
-REST = 2.0
-"""Seconds at most between two looks for what is left over of requests that have ended."""
-
 
 class WatcherService:
     """Watch the requests of one event loop that live long enough to be worth it.
 
     A request costs one step into a set and one out of it. The service ticks as long as there are
     requests that are not watched or new ones come; one that is still there after a whole tick is
-    watched from then on. Each tick may be all that an idle loop wakes for, which takes far more
-    than the tick itself: so there is none more than these.
+    watched from then on. To wake an idle loop takes far more than what a tick does, so the service
+    does not tick longer than that.
     """
 
     def __init__(self, tasks: TaskGroup) -> None:
@@ -36,6 +33,7 @@ class WatcherService:
         Args:
             tasks: The group in whose tasks it reads; it must stay open as long as the service.
         """
+        self._tasks = tasks
         self._workers = Workers(tasks)
         self.knows_server: bool = False
         self._young: set[Inbox] = set()
@@ -44,10 +42,20 @@ class WatcherService:
         self._is_asked = False  # a request has begun since the last tick
         self._woken_at = -math.inf
         self._work: anyio.Event | None = None
-        self._server_ends_readers = False
-        self._ending: set[Inbox] = set()
-        self._leftovers: anyio.Event | None = None
+        self._has_watched: anyio.Event | None = None
         self._closed = False
+
+    def start(self, warn_after: float) -> None:
+        """Start the tasks of the service.
+
+        Args:
+            warn_after: Seconds after which a handler that does not end is reported; infinity for
+                never.
+        """
+        self._tasks.start_soon(self._run)
+        self._tasks.start_soon(self._workers.look_for_spare)
+        if warn_after != math.inf:
+            self._tasks.start_soon(self._look_after_all, warn_after)
 
     def enter(self, inbox: Inbox) -> None:
         """Take in a request that begins."""
@@ -77,84 +85,55 @@ class WatcherService:
 
     def spawn(self, work: Work) -> anyio.CancelScope | None:
         """Have a task read, or do something else for a request; see ``Watcher``."""
-        if self._closed:
-            return None
-        self._will_look_for_leftovers()
-        return self._workers.start(work)
+        return None if self._closed else self._workers.start(work)
 
-    def sees_off(self, inbox: Inbox) -> bool:
-        """Take over a reader whose server is known to end it; see ``Watcher``."""
-        if self._server_ends_readers:
-            self._ending.add(inbox)
-        return self._server_ends_readers
-
-    def has_seen_off(self, inbox: Inbox) -> None:
-        """Take note that a server has ended a reader by itself; see ``Watcher``."""
-        self._server_ends_readers = True
-        self._ending.discard(inbox)
-
-    async def run(self) -> None:
-        """Watch until the task is cancelled."""
+    async def _run(self) -> None:
         try:
             while True:
                 await self._wait_for_requests()
                 while self._is_asked or self._young or self._older:
                     self._is_asked = False
                     await anyio.sleep(TICK)
-                    of_age, self._older, self._young = self._older, self._young, set()
-                    self._watch(of_age)
+                    self._watch_older()
         finally:
             self._closed = True
 
     async def _wait_for_requests(self) -> None:
         """Wait for one that does not end in its first turn of the loop, or comes upon another."""
-        is_lone = True
-        while is_lone and not self._young:
+        comes_upon_another = False
+        while not (self._young or comes_upon_another):
             work = self._work = anyio.Event()
             await work.wait()
             now = anyio.current_time()
-            is_lone = now - self._woken_at >= TICK
+            comes_upon_another = now - self._woken_at < TICK
             self._woken_at = now
         # They have begun just now, so after the next tick they are of age.
         self._older, self._young = self._young, set()
 
-    def _watch(self, of_age: set[Inbox]) -> None:
+    def _watch_older(self) -> None:
+        """Watch those that have been there for a whole tick; the others are older from now on."""
+        of_age, self._older, self._young = self._older, self._young, set()
         self._watched |= of_age
-        if of_age:
-            self._will_look_for_leftovers()
+        if self._has_watched is not None and of_age:
+            self._has_watched.set()
+            self._has_watched = None
         for inbox in of_age:
             inbox.watch()
 
-    # -- what is left over ---------------------------------------------------------------
-
-    def _will_look_for_leftovers(self) -> None:
-        if self._leftovers is not None:
-            self._leftovers.set()
-            self._leftovers = None
-
-    async def look_after_all(self, warn_after: float) -> None:
-        """Look now and then for what does not end, as long as there may be something.
-
-        A handler that goes on although it was cancelled is reported, a reader that its server does
-        not end is stopped, and a task that nobody has needed meanwhile is let go.
-
-        Args:
-            warn_after: Seconds after which such a handler is reported; infinity for never.
-        """
-        late: set[Inbox] = set()
+    async def _look_after_all(self, warn_after: float) -> None:
+        """Look now and then at the requests that are watched, while there are any."""
         while True:
-            if not (self._watched or self._ending or self._workers.has_idle):
-                self._leftovers = anyio.Event()
-                await self._leftovers.wait()
-            await anyio.sleep(min(warn_after / LOOKS, REST))
-            for inbox in list(self._watched):
-                inbox.look_after(warn_after)
-            for inbox in late & self._ending:
-                self._server_ends_readers = False
-                self._ending.discard(inbox)
-                inbox.stop_reading()
-            late = set(self._ending)
-            self._workers.let_go_of_spare()
+            if not self._watched:
+                self._has_watched = anyio.Event()
+                await self._has_watched.wait()
+            await anyio.sleep(warn_after / LOOKS)
+            self._look_at_watched(warn_after)
+
+    def _look_at_watched(self, warn_after: float) -> None:
+        # In a function of its own, whose names do not outlive the look: a request is to be gone
+        # when it has ended.
+        for inbox in list(self._watched):
+            inbox.look_after(warn_after)
 
 
 class OwnWatcher:
@@ -177,13 +156,6 @@ class OwnWatcher:
         self._to_be_cancelled += 1
         self._tasks.start_soon(self._run, partial(do_in, scope, work))
         return scope
-
-    def sees_off(self, inbox: Inbox) -> bool:
-        """Return that this does not: the request waits for the end of the group in any case."""
-        return False
-
-    def has_seen_off(self, inbox: Inbox) -> None:
-        """Learn nothing from it; see ``Watcher``."""
 
     async def _run(self, work: Work) -> None:
         try:
@@ -259,16 +231,23 @@ async def run_beside(
         start: Starts the tasks in the group that it is given; returns what has them end.
         body: What it is about. What it raises is carried around the group, which would wrap it.
     """
+    cancelled = anyio.get_cancelled_exc_class()
     failure: BaseException | None = None
-    async with anyio.create_task_group() as tasks:
-        end = start(tasks)
-        try:
-            await body()
-        except anyio.get_cancelled_exc_class():
+    try:
+        async with anyio.create_task_group() as tasks:
+            end = start(tasks)
+            try:
+                await body()
+            except cancelled:
+                raise
+            except BaseException as exc:
+                failure = exc
+            end()
+    except cancelled:
+        # On Trio the end of a group is a checkpoint. An error goes before a cancel that meets it
+        # there: a scope around would keep that to itself, and nobody would hear of the error.
+        if failure is None:
             raise
-        except BaseException as exc:
-            failure = exc
-        end()
     if failure is not None:
         try:
             raise failure

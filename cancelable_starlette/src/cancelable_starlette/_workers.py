@@ -19,6 +19,9 @@ from anyio.abc import TaskGroup
 IDLE_LIMIT = 100
 """How many tasks wait for work at most; each takes a few kilobytes."""
 
+SPARE_AFTER = 2.0
+"""Seconds that a task waits for work before it ends, or up to twice as long."""
+
 Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """What a task does."""
 
@@ -34,13 +37,18 @@ class Workers:
         self._event_class = type(anyio.Event())
         self._idle: list[_Worker] = []
         self._spare = 0  # how many have waited all the time since the last look
+        self._has_idle: anyio.Event | None = None
 
-    @property
-    def has_idle(self) -> bool:
-        """Whether a task waits for work."""
-        return bool(self._idle)
+    async def look_for_spare(self) -> None:
+        """End, now and then, the tasks that nobody has needed; until this is cancelled."""
+        while True:
+            if not self._idle:
+                self._has_idle = anyio.Event()
+                await self._has_idle.wait()
+            await anyio.sleep(SPARE_AFTER)
+            self.end_spare()
 
-    def let_go_of_spare(self) -> None:
+    def end_spare(self) -> None:
         """End the tasks that nobody has needed since this was last called."""
         # The end of the list works first, so its beginning has waited longest.
         spare, self._idle = self._idle[: self._spare], self._idle[self._spare :]
@@ -102,13 +110,15 @@ class Workers:
     async def _wait_for_work(self, worker: _Worker) -> None:
         worker.called = self._event_class()
         self._idle.append(worker)
+        if self._has_idle is not None:
+            self._has_idle.set()
+            self._has_idle = None
         try:
             await worker.called.wait()
         except anyio.get_cancelled_exc_class():
             if worker.work is None:
                 if worker in self._idle:  # else it has just been let go
                     self._idle.remove(worker)
-                    self._spare = min(self._spare, len(self._idle))
                 raise
             # Whoever gave the work waits for its end, so it begins. A scope's cancel meets it at
             # its first checkpoint. asyncio's own ``task.cancel()`` was meant for a task without
