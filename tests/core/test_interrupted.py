@@ -34,7 +34,10 @@ from tests.core.test_tokens import OURS
 
 
 class AtLine:
-    """Call a function once, at the n-th line of some files, ours, that runs inside a ``with``."""
+    """Call a function once, at the n-th line of some files that runs inside a ``with``.
+
+    The files are ours unless it is said otherwise.
+    """
 
     def __init__(self, line: int, interrupt: Callable[[], object], files: str = OURS) -> None:
         self.line = line

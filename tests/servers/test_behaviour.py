@@ -269,7 +269,7 @@ def test_a_half_closed_connection_of_a_request_that_is_left_alone(
 
 
 def test_no_reader_stays_in_the_server(server: RunningServer, number: int) -> None:
-    """W13: when a watched request has been answered, its server ends the read that waits there."""
+    """W13: one read of a watched request waits there, and none when it has been answered."""
     path = f"/outlasts/{number}"
     for asked in (path, path, path, f"/outlasts/{number}/afterwards"):
         with server.connect() as client:

@@ -157,6 +157,25 @@ async def test_the_upstream_is_left_with_the_client(anyio_backend: object) -> No
     assert {each.status for each in facts} == {OperationStatus.CANCELLED}
 
 
+@asynccontextmanager
+async def serving(ask: Call, places: int = 100) -> AsyncGenerator[ASGIApp]:
+    """Give an application that asks a running upstream, and fail if all takes too long.
+
+    Args:
+        ask: How it asks.
+        places: How many connections the pool of its client has; 100 is httpx's own number.
+    """
+    limits = httpx.Limits(max_connections=places)
+    with anyio.fail_after(LIMIT * 3):
+        async with (
+            running() as upstream,
+            httpx.AsyncClient(base_url=upstream.url, limits=limits) as client,
+        ):
+            app = RequestCancelationMiddleware(proxy(client, ask))
+            async with lifespan(app):
+                yield app
+
+
 async def come_and_go(app: ASGIApp, path: str) -> None:
     """Send two hundred requests, twenty at once, whose clients leave a moment later."""
 
@@ -185,17 +204,12 @@ async def test_a_pool_survives_clients_that_come_and_go(
     httpcore 1.0.9 loses a place whose call is cancelled before it has a connection, whoever cancels
     it. So each of these keeps a cancel away from that moment.
     """
-    limits = httpx.Limits(max_connections=10)
-    with anyio.fail_after(LIMIT * 3):
-        async with running() as upstream:
-            async with httpx.AsyncClient(base_url=upstream.url, limits=limits) as client:
-                app = RequestCancelationMiddleware(proxy(client, ask))
-                async with lifespan(app):
-                    await come_and_go(app, path)
-                    answers = [ScriptedConnection("GET", "/quick") for _ in range(10)]
-                    async with anyio.create_task_group() as tasks:
-                        for connection in answers:
-                            tasks.start_soon(connection.run, app)
+    async with serving(ask, places=10) as app:
+        await come_and_go(app, path)
+        answers = [ScriptedConnection("GET", "/quick") for _ in range(10)]
+        async with anyio.create_task_group() as tasks:
+            for connection in answers:
+                tasks.start_soon(connection.run, app)
 
     assert [connection.body for connection in answers] == [b"ok"] * 10
 
@@ -212,11 +226,7 @@ async def test_a_call_that_is_cancelled_cleans_up_undisturbed(anyio_backend: obj
                 await anyio.sleep(0.01)
                 cleaned_up.append(1)
 
-    with anyio.fail_after(LIMIT * 3):
-        async with running() as upstream:
-            async with httpx.AsyncClient(base_url=upstream.url) as client:
-                app = RequestCancelationMiddleware(proxy(client, ask))
-                async with lifespan(app):
-                    await come_and_go(app, "/slow")
+    async with serving(ask) as app:
+        await come_and_go(app, "/slow")
 
     assert len(cleaned_up) == 200

@@ -94,7 +94,7 @@ class WatcherService:
                 while self._is_asked or self._young or self._older:
                     self._is_asked = False
                     await anyio.sleep(TICK)
-                    self._watch_older()
+                    self._let_them_age()
         finally:
             self._closed = True
 
@@ -108,10 +108,10 @@ class WatcherService:
             comes_upon_another = now - self._woken_at < TICK
             self._woken_at = now
         # They have begun just now, so after the next tick they are of age.
-        self._older, self._young = self._young, set()
+        self._let_them_age()
 
-    def _watch_older(self) -> None:
-        """Watch those that have been there for a whole tick; the others are older from now on."""
+    def _let_them_age(self) -> None:
+        """Watch those that have been there for a whole tick; the young are older from now on."""
         of_age, self._older, self._young = self._older, self._young, set()
         self._watched |= of_age
         if self._has_watched is not None and of_age:
