@@ -193,6 +193,57 @@ async def test_a_thread_of_a_step_notices_a_request_to_the_generator(cause: str)
     assert told.events == [("cancel", "cancelled", reason)]
 
 
+async def test_a_group_of_threads_of_a_step_notices_a_request_to_the_generator() -> None:
+    """As a block would, it raises its own error and no group of it."""
+    token = CancelationToken()
+    told = Told()
+
+    @cancelable_with_token(token)
+    async def rows(cancelable: Cancelable | None = None) -> AsyncGenerator[str]:
+        assert cancelable is not None
+        told.listen(cancelable)
+        token.cancel_sync()
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(cancelable.run_in_thread, cancelable.check_cancelation_sync)
+        yield "never noticed"
+
+    with pytest.raises(ManualCancelation):
+        async for _ in rows():
+            pass
+    assert told.events == [("cancel", "cancelled", "manual")]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_threads_that_check_while_the_generator_is_closed_end_it_as_cancelled(
+    number: int,
+) -> None:
+    """However many of them: what leaves is the one error of the generator."""
+    token = CancelationToken()
+    told = Told()
+
+    @cancelable_with_token(token)
+    async def rows(cancelable: Cancelable | None = None) -> AsyncGenerator[str]:
+        assert cancelable is not None
+        told.listen(cancelable)
+        try:
+            yield "first"
+        finally:
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(number):
+                        check = cancelable.check_cancelation_sync
+                        tasks.start_soon(cancelable.run_in_thread, check)
+
+    iteration = rows()
+    assert await anext(iteration) == "first"
+    token.cancel_sync()
+    with pytest.raises(ManualCancelation):
+        await iteration.aclose()
+    assert told.events == [("cancel", "cancelled", "manual")]
+
+
 # -- callbacks -------------------------------------------------------------------------------
 
 

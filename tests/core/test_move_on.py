@@ -86,6 +86,15 @@ async def test_the_check_of_a_thread_is_its_own_too() -> None:
     assert cancel.is_cancelled
 
 
+async def test_the_checks_of_a_group_of_threads_are_its_own_too() -> None:
+    """As many as there are."""
+    async with Cancelable().move_on() as cancel, anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(cancel.run_in_thread, cancel.check_cancelation_sync)
+        cancel.cancel_sync()
+    assert cancel.is_cancelled
+
+
 async def test_a_block_that_ends_well_is_as_ever() -> None:
     """Also after a request that came too late."""
     async with Cancelable().move_on() as cancel:

@@ -548,6 +548,120 @@ async def test_a_thread_of_anyio_leaves_a_foreign_cancel_as_it_is() -> None:
     assert operation.cancel_reason is CancelationReason.EXTERNAL
 
 
+@pytest.mark.parametrize("number", [1, 2, 5])
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_group_of_threads_that_check_ends_the_block_with_its_own_error(
+    number: int, plain: bool
+) -> None:
+    """S2: whoever waits for the block's error does not get a group of it."""
+    checkers = [Checker() for _ in range(number)]
+    operation = Cancelable()
+
+    async def work(checker: Checker) -> None:
+        if plain:
+            await to_thread.run_sync(checker, operation)
+        else:
+            await operation.run_in_thread(checker, operation)
+
+    with anyio.fail_after(10), pytest.raises(ManualCancelation, match="enough") as caught:
+        async with operation, anyio.create_task_group() as tasks:
+            for checker in checkers:
+                tasks.start_soon(work, checker)
+            for checker in checkers:
+                await checker.wait_for(lambda each: each.began)
+            await operation.cancel(message="enough")
+
+    assert caught.value.operation_id == operation.operation_id
+    assert operation.status is OperationStatus.CANCELLED
+    group = caught.value.__cause__
+    assert isinstance(group, ExceptionGroup)
+    assert set(group.exceptions) == {checker.told for checker in checkers}
+
+
+async def test_a_group_of_checks_and_of_something_else_is_a_failure() -> None:
+    """S5: nothing of it is lost, and it leaves as the group that it is."""
+    checker, operation = Checker(), Cancelable()
+
+    async def fail() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise LookupError("while cancelled")
+
+    with anyio.fail_after(10), pytest.raises(ExceptionGroup) as caught:
+        async with operation, anyio.create_task_group() as tasks:
+            tasks.start_soon(operation.run_in_thread, checker, operation)
+            tasks.start_soon(fail)
+            await checker.wait_for(lambda each: each.began)
+            await operation.cancel()
+
+    assert {type(each) for each in caught.value.exceptions} == {LookupError, ManualCancelation}
+    assert operation.status is OperationStatus.FAILED
+
+
+async def test_a_group_of_checks_of_other_operations_is_a_failure() -> None:
+    """S4: only those who were asked have been cancelled."""
+    errors: list[CancelationError] = []
+    outer = Cancelable()
+    with anyio.fail_after(10), pytest.raises(ExceptionGroup) as caught:
+        async with outer:
+            for _ in range(2):
+                with pytest.raises(ManualCancelation) as inner:
+                    async with Cancelable() as operation:
+                        operation.cancel_sync()
+                        await anyio.sleep_forever()
+                errors.append(inner.value)
+            outer.cancel_sync()
+            raise ExceptionGroup("both", errors)
+
+    assert caught.value.exceptions == tuple(errors)
+    assert outer.status is OperationStatus.FAILED
+    assert outer.cancel_requested
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_an_operation_around_that_a_thread_has_just_asked_goes_before_checks(
+    number: int,
+) -> None:
+    """S3: although the loop has not got to that request yet."""
+    outer, inner = Cancelable(), Cancelable()
+    leaving: list[BaseException] = []
+    with pytest.raises(ManualCancelation) as caught:
+        async with outer:
+            try:
+                async with inner:
+                    inner.cancel_sync()
+                    with pytest.raises(ManualCancelation) as told:
+                        inner.check_cancelation_sync()
+                    in_thread(outer.cancel_sync)
+                    errors = [told.value] * number
+                    raise errors[0] if number == 1 else ExceptionGroup("all", errors)
+            except BaseException as exc:
+                leaving.append(exc)
+                raise
+
+    assert [type(each) for each in leaving] == [anyio.get_cancelled_exc_class()]
+    assert caught.value.operation_id == outer.operation_id
+    assert (inner.is_cancelled, outer.is_cancelled) == (True, True)
+
+
+async def test_a_scope_around_goes_before_a_group_of_checks() -> None:
+    """S3: what both of them have cancelled is left by the native cancelation."""
+    checkers, operation = [Checker(), Checker()], Cancelable()
+    with anyio.fail_after(10), anyio.CancelScope() as scope:
+        async with operation, anyio.create_task_group() as tasks:
+            for checker in checkers:
+                tasks.start_soon(operation.run_in_thread, checker, operation)
+            for checker in checkers:
+                await checker.wait_for(lambda each: each.began)
+            operation.cancel_sync()
+            scope.cancel()
+
+    assert scope.cancelled_caught
+    assert operation.cancel_reason is CancelationReason.MANUAL
+    assert operation.status is OperationStatus.CANCELLED
+
+
 async def test_a_thread_in_a_group_hears_of_an_operation_around_a_detached_one() -> None:
     """The reason is that of the block: an operation around it is the cause."""
     checker, detached = Checker(), Cancelable(parent=None)

@@ -611,7 +611,8 @@ class Block(Operation):
             elif exc is None:
                 self._close(OperationStatus.COMPLETED, self._first_cause())
             else:
-                self._settle(exc, _is_cancel(exc, backend.cancelled_exception_class()), False)
+                is_cancel = _is_cancel(exc, backend.cancelled_exception_class())
+                leaving = self._settle(exc, is_cancel, is_taken=False) or exc
             if isinstance(leaving, CancelationError) and (is_cut or self._is_from_a_check(leaving)):
                 leaving = await _let_the_outer_go_first(leaving, backend)
             if self._callbacks is not None:
@@ -645,15 +646,14 @@ class Block(Operation):
             self._close(OperationStatus.COMPLETED, self._first_cause())
             return None
         is_cancel = _is_cancel(exc, loop.backend.cancelled_exception_class())
-        if is_cancel or isinstance(exc, CancelationError):
+        if is_cancel or self._is_own(exc):
             self._settle_above()
         try:
             is_taken = scope.__exit__(type(exc), exc, exc.__traceback__)
         except BaseException as rest:
             if not (isinstance(rest, RuntimeError) and _is_interrupt(exc, is_cancel=is_cancel)):
                 # What the scope leaves of a group once its own cancelations are out.
-                self._close(OperationStatus.FAILED, self._first_cause(), rest)
-                return rest
+                return self._settle(rest, is_cancel=False, is_taken=False) or rest
             # A Ctrl-C between two lines of a scope that is just being entered inside this one
             # leaves it open, so that this one refuses to be left. Whoever waits for the interrupt
             # has to get that.
@@ -672,13 +672,31 @@ class Block(Operation):
             error.__cause__ = error.__cause__ or exc
             return error
         cause = self._first_cause()
-        own_id = self.known_id
-        is_own = isinstance(exc, CancelationError) and exc.operation_id == own_id is not None
-        if is_own and cause is not None:
-            self._close(OperationStatus.CANCELLED, cause)
-        else:
+        if cause is None or not self._is_own(exc):
             self._close(OperationStatus.FAILED, cause, exc)
-        return None
+            return None
+        self._close(OperationStatus.CANCELLED, cause)
+        if isinstance(exc, CancelationError):
+            return None
+        # Tasks whose threads have asked, each of which was told. A native cancelation in a task is
+        # no error of its group, and whoever waits for this block's error would miss the group.
+        error = error_for(cause, self.context)
+        error.__cause__ = error.__cause__ or exc
+        return error
+
+    def _is_own(self, exc: BaseException | None) -> bool:
+        """Return whether a check has raised this in the block, or a group of nothing else."""
+        own_id = self.known_id
+        if own_id is None:
+            return False
+
+        def is_own(each: BaseException) -> bool:
+            return isinstance(each, CancelationError) and each.operation_id == own_id
+
+        if isinstance(exc, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", exc)
+            return group.split(is_own)[1] is None
+        return exc is not None and is_own(exc)
 
     def _cause_around(self) -> Cause | None:
         """Return the cause that a live operation around the block is, if one was asked.
