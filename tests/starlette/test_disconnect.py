@@ -627,26 +627,6 @@ async def test_an_error_that_is_raised_from_a_disconnect_is_not_hidden(
     assert caught.value is error
 
 
-async def test_a_client_disconnect_in_a_group_is_quiet(anyio_backend: object, watch: Watch) -> None:
-    """W11: a task group puts a lone error into a group."""
-    connection = ScriptedConnection("POST", body=[b"a"] * 3, leave_after_chunks=2, pause=0.001)
-
-    async def endpoint(request: Request) -> Response:
-        async with anyio.create_task_group() as tasks:
-            with anyio.CancelScope(shield=True):
-                tasks.start_soon(checkpoint)
-                await request.body()
-        return PlainTextResponse("never")
-
-    app = Starlette(
-        routes=[Route("/", endpoint, methods=["POST"])],
-        middleware=[Middleware(RequestCancelationMiddleware)],
-    )
-    await run(app, connection, watch)
-
-    assert connection.sent == []
-
-
 async def test_many_abandoned_requests_are_quiet(
     anyio_backend: object, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -605,23 +605,6 @@ async def test_an_error_that_a_framework_wrapped_is_recognised(
     assert not connection.complete
 
 
-async def test_a_lone_cancelation_in_a_group_is_recognised(anyio_backend: object) -> None:
-    """A handler's task group wraps what a task of it raises."""
-
-    async def work() -> None:
-        async with Cancelable.with_timeout(0.01):
-            await sleep_forever()
-
-    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(work)
-
-    connection = ScriptedConnection()
-    await run(RequestCancelationMiddleware(application(handle)), connection)
-
-    assert connection.status == 504
-
-
 @pytest.mark.parametrize("how", ["middleware", "decorator", "both"])
 async def test_a_block_that_ends_its_request_is_one_record(
     anyio_backend: object, watch: Watch, caplog: pytest.LogCaptureFixture, how: str

@@ -19,10 +19,11 @@ from cancelable import CancelationError, CancelationReason
 
 from ._answers import Answers, ResponseHook
 from ._callable import is_async, made_async
-from ._exchange import HTTPExchange, cancelation_in
+from ._exchange import HTTPExchange
 from ._keys import EXCHANGE_KEY
 from ._overrun import WARN_AFTER
 from ._policy import Policy
+from ._raised import cancelation_in
 from ._request import Exchange, exchange_of
 from ._serving import Serving, end_as_cancelled
 from ._settings import (

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import cast
 
 import anyio
 from anyio.lowlevel import checkpoint
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cancelable import CancelationError, CancelationReason
@@ -26,9 +25,6 @@ logger = logging.getLogger("cancelable.starlette")
 
 END_LIMIT = 1.0
 """Seconds that a server may take to note the end of a response for a client that is gone."""
-
-HANDLED_TOO_LATE = "Caught handled exception, but response already started."
-"""The text of Starlette's error, by which alone it can be told from one of a program."""
 
 BODY_TYPES = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
 """The types of the messages that carry a body, of which the last ends a response."""
@@ -427,33 +423,3 @@ def is_of_a_connection(error: OSError) -> bool:
     if isinstance(error, TimeoutError):
         return False
     return isinstance(error, ConnectionError) or error.errno is None
-
-
-def cancelation_in(error: BaseException) -> CancelationError | None:
-    """Return the cancelation that *error* is, or that a framework has wrapped; else None.
-
-    What a program raises from a cancelation is an error of its own, and has to arrive as raised.
-    """
-    bare = unwrapped(error)
-    return bare if isinstance(bare, CancelationError) else None
-
-
-def unwrapped(error: BaseException) -> BaseException:
-    """Return what was raised, without what frameworks have put around it.
-
-    A task group puts a lone error into a group. Starlette raises an error of its own from one for
-    which the application has a handler, if the response has started; and a streamed response of
-    its own takes an OSError, as the error of a timeout is one, for a client that left.
-    """
-    while True:
-        if isinstance(error, BaseExceptionGroup):
-            group = cast(BaseExceptionGroup[BaseException], error)
-            if len(group.exceptions) != 1:
-                return group
-            error = group.exceptions[0]
-        elif type(error) is RuntimeError and str(error) == HANDLED_TOO_LATE and error.__cause__:
-            error = error.__cause__
-        elif type(error) is ClientDisconnect and isinstance(error.__context__, CancelationError):
-            return error.__context__
-        else:
-            return error

@@ -17,12 +17,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import ContentStream, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from cancelable import CancelationError, CancelationReason
+from cancelable import CancelationReason
 
 from ._chain import close_chain, is_over
 from ._exchange import HTTPExchange
 from ._pings import Pings
 from ._policy import Policy
+from ._raised import cancelation_in
 from ._request import Exchange, exchange_of
 from ._serving import Serving
 from ._settings import duration, function
@@ -369,8 +370,9 @@ class _Stream:
 
     def _reason_of(self, failure: BaseException) -> CancelationReason | None:
         """Return why the stream was cancelled, if there is a client to tell."""
-        if isinstance(failure, CancelationError):
-            reason: CancelationReason | None = failure.reason
+        error = cancelation_in(failure)
+        if error is not None:
+            reason: CancelationReason | None = error.reason
         elif isinstance(failure, anyio.get_cancelled_exc_class()) and self._exchange is not None:
             reason = self._exchange.operation.cancel_reason
         else:

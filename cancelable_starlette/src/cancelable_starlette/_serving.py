@@ -6,16 +6,15 @@ import math
 from functools import partial
 
 from anyio.lowlevel import checkpoint
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocketDisconnect
 
 from cancelable import CancelationError, CancelationReason
 
 from ._deadline_header import seconds_from
-from ._exchange import HTTPExchange, cancelation_in, unwrapped
+from ._exchange import HTTPExchange
 from ._keys import EXCHANGE_KEY
 from ._policy import Policy
+from ._raised import cancelation_in, is_of_a_leave
 from ._request import Exchange
 from ._socket import SocketExchange
 from ._watched import CLIENT_LEFT, SHUTTING_DOWN
@@ -165,7 +164,7 @@ async def end_as_cancelled(exchange: Exchange, error: Exception) -> bool:
     inner = cancelation_in(error)
     if inner is not None:
         reason, message = inner.reason, inner.message
-    elif exchange.left and isinstance(unwrapped(error), (ClientDisconnect, WebSocketDisconnect)):
+    elif exchange.left and is_of_a_leave(error):
         reason, message = CancelationReason.DISCONNECT, CLIENT_LEFT
     else:
         return False
