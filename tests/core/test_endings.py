@@ -442,6 +442,96 @@ async def test_the_error_of_some_token_is_no_own_error(id_is_known: bool) -> Non
     assert operation.status is FAILED
 
 
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("whose", ["given", "own", "followed", "nobody's"])
+async def test_the_error_of_a_token_of_the_operation_is_its_own(whose: str, number: int) -> None:
+    """S4: a thread that was given the token asks that, and is stopped as by a check."""
+    source = CancelationToken()
+    given = CancelationToken.any(source) if whose == "followed" else source
+    told: list[str] = []
+    operation = Cancelable() if whose == "nobody's" else Cancelable.with_token(given)
+    operation.on_cancel(lambda _: told.append("cancel"))
+    operation.on_error(lambda _, error: told.append("error"))
+    token = source if whose in ("given", "followed") else operation.token
+    with pytest.raises(ManualCancelation, match="enough") as caught:
+        async with operation:
+            (operation if whose == "nobody's" else source).cancel_sync(message="enough")
+            with pytest.raises(ManualCancelation) as check:
+                token.check()
+            errors = [check.value] * number
+            raise errors[0] if number == 1 else ExceptionGroup("all", errors)
+
+    assert caught.value.operation_id == operation.operation_id
+    assert operation.status is CANCELLED
+    assert operation.cancel_reason is MANUAL
+    assert told == ["cancel"]
+
+
+async def test_the_error_of_a_given_token_is_its_own_behind_another_request() -> None:
+    """S6: the first cause is what leaves the block."""
+    token = CancelationToken()
+    operation = Cancelable.with_token(token)
+    with pytest.raises(DisconnectCancelation):
+        async with operation:
+            await operation.cancel("disconnect")
+            token.cancel_sync()
+            token.check()
+
+    assert operation.status is CANCELLED
+
+
+async def test_a_check_may_come_before_the_token_has_told_the_operation() -> None:
+    """S9: the token is cancelled in a thread, which tells others first."""
+    token = CancelationToken()
+    asked, has_ended = threading.Event(), threading.Event()
+
+    def hold_up(_: CancelationToken) -> None:
+        asked.set()
+        has_ended.wait(5)
+
+    token.on_cancel(hold_up)
+    operation = Cancelable.with_token(CancelationToken()).combine(Cancelable.with_token(token))
+    thread = threading.Thread(target=token.cancel_sync)
+    with pytest.raises(ManualCancelation) as caught:
+        async with operation:
+            thread.start()
+            assert asked.wait(5)
+            assert not operation.cancel_requested
+            token.check()
+    has_ended.set()
+    thread.join(5)
+
+    assert caught.value.operation_id == operation.operation_id
+    assert operation.status is CANCELLED
+    assert operation.cancel_reason is MANUAL
+
+
+async def test_an_error_that_the_program_made_is_no_own_error() -> None:
+    """S4: also if it is of a cancelation's class, in a block that was asked."""
+    operation = Cancelable.with_token(CancelationToken())
+    with pytest.raises(ManualCancelation):
+        async with operation:
+            operation.cancel_sync()
+            raise ManualCancelation("made up")
+    assert operation.status is FAILED
+
+
+async def test_the_error_of_another_operation_of_the_same_token_is_no_own_error() -> None:
+    """S4: it names that operation, and was not raised by a check of this one."""
+    token = CancelationToken()
+    operation = Cancelable.with_token(token)
+    with pytest.raises(ManualCancelation) as other:
+        async with Cancelable.with_token(token):
+            token.cancel_sync()
+            await anyio.sleep(1)
+    with pytest.raises(ManualCancelation) as caught:
+        async with operation:
+            raise other.value
+
+    assert caught.value is other.value
+    assert operation.status is FAILED
+
+
 # -- the states on the way -------------------------------------------------------------------
 
 

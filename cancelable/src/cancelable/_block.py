@@ -671,32 +671,46 @@ class Block(Operation):
             error = error_for(ended_by, self.context)
             error.__cause__ = error.__cause__ or exc
             return error
+        is_own = self._is_own(exc)
+        if is_own:
+            self._hear_tokens()
         cause = self._first_cause()
-        if cause is None or not self._is_own(exc):
+        if cause is None or not is_own:
             self._close(OperationStatus.FAILED, cause, exc)
             return None
         self._close(OperationStatus.CANCELLED, cause)
-        if isinstance(exc, CancelationError):
+        if isinstance(exc, CancelationError) and exc.operation_id is not None:
             return None
-        # Tasks whose threads have asked, each of which was told. A native cancelation in a task is
-        # no error of its group, and whoever waits for this block's error would miss the group.
+        # A token knows no operation. And of tasks whose threads have asked, each was told: a native
+        # cancelation is no error of a task group, so that nobody expects a group here.
         error = error_for(cause, self.context)
         error.__cause__ = error.__cause__ or exc
         return error
 
     def _is_own(self, exc: BaseException | None) -> bool:
-        """Return whether a check has raised this in the block, or a group of nothing else."""
-        own_id = self.known_id
-        if own_id is None:
-            return False
+        """Return whether a check has raised this in the block, or a group of nothing else.
 
-        def is_own(each: BaseException) -> bool:
-            return isinstance(each, CancelationError) and each.operation_id == own_id
-
+        A check of the operation, of its token, or of a token that it was given.
+        """
         if isinstance(exc, BaseExceptionGroup):
             group = cast("BaseExceptionGroup[BaseException]", exc)
-            return group.split(is_own)[1] is None
-        return exc is not None and is_own(exc)
+            return group.split(self._is_from_own_check)[1] is None
+        return exc is not None and self._is_from_own_check(exc)
+
+    def _is_from_own_check(self, exc: BaseException) -> bool:
+        if not isinstance(exc, CancelationError):
+            return False
+        if exc.operation_id is not None:
+            return exc.operation_id == self.known_id
+        request = exc._request
+        requests = [self._first_cause(), *(token.cause for token in self._tokens)]
+        return request is not None and any(each is request for each in requests)
+
+    def _hear_tokens(self) -> None:
+        """Take over what a token is about to tell of in another thread: a check came first."""
+        for token in self._tokens:
+            if token.cause is not None:
+                self._record(token.cause)
 
     def _cause_around(self) -> Cause | None:
         """Return the cause that a live operation around the block is, if one was asked.

@@ -34,6 +34,9 @@ class CancelationError(Exception):
             ancestor.
     """
 
+    _request: Cause | None = None
+    """What it reports: an operation takes the error of its own token for its own."""
+
     def __init__(
         self,
         reason: CancelationReason,
@@ -229,6 +232,7 @@ def error_for(cause: Cause, context: OperationContext | None = None) -> Cancelat
         case CancelationReason.ERROR | CancelationReason.EXTERNAL:
             error = CancelationError(cause.reason, message, context)
     error.origin_id = cause.origin_id
+    error._request = cause
     if cause.error is not None:
         error.__cause__ = cause.error
     return error
