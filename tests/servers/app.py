@@ -290,7 +290,7 @@ def note_end(context: OperationContext) -> None:
     note(path, "cancelled", context.cancel_reason and context.cancel_reason.value)
 
 
-def outermost(app: ASGIApp, patient: ASGIApp) -> ASGIApp:
+def outermost(app: ASGIApp, patient: ASGIApp | None = None) -> ASGIApp:
     """Tell the test when the application has returned to the server, and how; count its reads.
 
     Args:
@@ -309,7 +309,7 @@ def outermost(app: ASGIApp, patient: ASGIApp) -> ASGIApp:
                 reads[path] -= 1
 
         how = "raised"
-        chosen = patient if path.startswith("/patient") else app
+        chosen = patient if patient is not None and path.startswith("/patient") else app
         try:
             await chosen(scope, counted, send)
             how = "returned"
@@ -334,6 +334,21 @@ layers = [
     for count in (1, 2)
 ]
 layers += [Mount("/doubled/short", doubled_and_short), Mount("/doubled", doubled)]
+inside = outermost(
+    Starlette(
+        routes=routes(),
+        middleware=[
+            Middleware(
+                RequestCancelationMiddleware,
+                on_cancel=note_end,
+                shutdown=shutdown,
+                shutdown_grace=GRACE,
+            )
+        ],
+    )
+)
+"""An application that was given the middleware, and is around it."""
+
 app = outermost(
     RequestCancelationMiddleware(
         Starlette(routes=[*layers, *routes()]),

@@ -79,15 +79,21 @@ def run_hypercorn_on_trio(config: object) -> None:
 
 
 def run_hypercorn_as_its_command_does(listener: socket.socket, backend: str) -> None:
-    """Run it in a worker process, which gets no signal."""
+    """Run it in a worker process, which gets no signal.
+
+    Args:
+        listener: Where it listens.
+        backend: ``asyncio`` or ``trio``, with ``-inside`` behind it for the other application.
+    """
     from hypercorn.config import Config
     from hypercorn.run import run
 
+    worker, _, where = backend.partition("-")
     config = Config()
-    config.application_path = "tests.servers.app:app"
+    config.application_path = f"tests.servers.app:{where or 'app'}"
     config.bind = [f"fd://{listener.fileno()}"]
     config.errorlog = "-"
-    config.worker_class = backend
+    config.worker_class = worker
     run(config)
 
 

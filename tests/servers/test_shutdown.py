@@ -6,6 +6,8 @@ import contextlib
 import signal
 import struct
 
+import pytest
+
 from tests.servers.conftest import running
 from tests.servers.support import RunningServer, broken_off_lines
 
@@ -81,6 +83,21 @@ def test_a_signal_ends_streams_and_sockets_and_lets_requests_finish(
     # uvicorn ends by the signal that it was sent, once it has done all it had to do.
     assert server.returncode in (0, -signal.SIGTERM)
     server.expected += broken_off_lines(server)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_shutdown_is_seen_from_inside_an_application(backend: str) -> None:
+    """W10: Hypercorn tells its connections alone, and Starlette is around its middlewares."""
+    with running(f"hypercorn-worker-{backend}-inside") as server, server.connect() as client:
+        client.request("GET", "/stream/plain/1")
+        server.wait_for("/stream/plain/1", "entered")
+
+        server.terminate()
+
+        assert not client.rest()[1]
+        server.wait()
+    assert server.wait_for("/stream/plain/1", "cancelled") == "signal"
+    assert server.returncode == 0
 
 
 def test_an_explicit_trigger_refuses_what_is_new(fresh_server: RunningServer) -> None:

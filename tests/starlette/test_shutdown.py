@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import AsyncIterator
-from types import FrameType
+from types import CellType, FrameType, FunctionType
 
 import anyio
 import pytest
@@ -29,6 +29,7 @@ from cancelable_starlette import (
     cancelable_streaming_response,
     get_request_operation,
 )
+from cancelable_starlette._shutdown import wait_of_server
 from cancelable_starlette.testing import UVICORN, ScriptedConnection, ScriptedSocket, lifespan
 from tests.starlette.support import LIMIT, Watch, application, respond
 from tests.support.clock import advance
@@ -285,8 +286,18 @@ async def test_the_interpreters_handlers_are_left_alone(
         assert [signal.getsignal(number) for number in numbers] == before
 
 
-async def test_a_server_without_signals_is_asked(anyio_backend: object) -> None:
-    """W10: through what its ``send()`` belongs to, if there is such a thing."""
+def passing(send: Send) -> Send:
+    """Put a function around a ``send()``, as Starlette does for all its middlewares."""
+
+    async def wrapped(message: Message) -> None:
+        await send(message)
+
+    return wrapped
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+async def test_a_server_without_signals_is_asked(anyio_backend: object, layers: int) -> None:
+    """W10: through what its ``send()`` belongs to, also behind the layers of others."""
 
     class Server:
         """Looks like one whose connections know an event that says that it stops."""
@@ -302,6 +313,9 @@ async def test_a_server_without_signals_is_asked(anyio_backend: object) -> None:
     stopped_at.clear()
     connection = ScriptedConnection(path="/stream")
     server = Server(connection)
+    send: Send = server.send
+    for _ in range(layers):
+        send = passing(send)
     app = made(CancelationToken())
 
     async def act() -> None:
@@ -311,9 +325,23 @@ async def test_a_server_without_signals_is_asked(anyio_backend: object) -> None:
     with anyio.fail_after(LIMIT * 3):
         async with lifespan(app), anyio.create_task_group() as tasks:
             tasks.start_soon(act)
-            await app(connection.scope, connection.receive, server.send)
+            await app(connection.scope, connection.receive, send)
 
     assert b'"reason":"signal"' in connection.body
+
+
+def test_layers_behind_which_nothing_is_found_are_left_alone() -> None:
+    """W10: one that calls itself, one that has deleted what it wrapped, and no function at all."""
+
+    async def send(message: Message) -> None:
+        await send(message)
+
+    class Sender:
+        async def __call__(self, message: Message) -> None: ...
+
+    emptied: Send = FunctionType(passing(send).__code__, {}, closure=(CellType(),))
+    for odd in (send, emptied, Sender()):
+        assert wait_of_server(odd) is None
 
 
 def test_a_bad_setting_is_refused() -> None:

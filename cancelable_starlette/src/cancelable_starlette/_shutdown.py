@@ -8,12 +8,16 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import CellType
 
 import anyio
 from starlette.types import Send
 
 from cancelable import CancelationReason, CancelationToken
 from cancelable.sources import SignalSource
+
+LAYERS = 10
+"""How many layers around a server's ``send()`` are looked through."""
 
 GRACE = 1.0
 """Seconds that streams and sockets may go on after they were told, unless it is said otherwise."""
@@ -69,17 +73,37 @@ def wait_of_server(send: Send) -> Callable[[], Awaitable[object]] | None:
 
     Hypercorn's worker processes get no signal. Each connection there has an event that is set when
     the server begins to stop (seen in Hypercorn 0.18). It is not documented, so it is only looked
-    at, and its absence means that nothing is known. Behind a middleware that wraps ``send()`` it
-    cannot be seen.
+    at, and its absence means that nothing is known. Starlette puts a function around the ``send()``
+    of all the middlewares that it is given, which is looked through, as are others like it.
 
     Args:
         send: The ``send()`` of a request.
     """
-    context = getattr(getattr(send, "__self__", None), "context", None)
-    wait: Callable[[], Awaitable[object]] | None = getattr(
-        getattr(context, "terminated", None), "wait", None
-    )
-    return wait
+    around: object = send
+    for _ in range(LAYERS):
+        context = getattr(getattr(around, "__self__", None), "context", None)
+        wait: Callable[[], Awaitable[object]] | None = getattr(
+            getattr(context, "terminated", None), "wait", None
+        )
+        if wait is not None:
+            return wait
+        around = _wrapped_by(around)
+    return None
+
+
+def _wrapped_by(send: object) -> object:
+    """Return the ``send()`` that a function is put around, or None.
+
+    Functions of this kind, as frameworks have them in their middlewares, refer to what they wrap
+    by the name that the ASGI specification uses.
+    """
+    names: tuple[str, ...] = getattr(getattr(send, "__code__", None), "co_freevars", ())
+    cells: tuple[CellType, ...] | None = getattr(send, "__closure__", None)
+    cell = dict(zip(names, cells or (), strict=False)).get("send")
+    try:
+        return None if cell is None else cell.cell_contents
+    except ValueError:
+        return None  # the function has deleted it
 
 
 def _signals_of_the_server() -> list[signal.Signals]:
