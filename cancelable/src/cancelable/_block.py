@@ -694,7 +694,8 @@ class Block(Operation):
         """
         if isinstance(exc, BaseExceptionGroup):
             group = cast("BaseExceptionGroup[BaseException]", exc)
-            return group.split(self._is_from_own_check)[1] is None
+            # Until Python 3.13 it takes functions, and no methods.
+            return group.split(lambda each: self._is_from_own_check(each))[1] is None
         return exc is not None and self._is_from_own_check(exc)
 
     def _is_from_own_check(self, exc: BaseException) -> bool:
