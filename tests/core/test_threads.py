@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from cancelable import (
     Cancelable,
     CancelationError,
     CancelationReason,
+    CancelationToken,
     CancelOutcome,
     ManualCancelation,
     OperationStatus,
@@ -643,6 +645,97 @@ async def test_an_operation_around_that_a_thread_has_just_asked_goes_before_chec
     assert [type(each) for each in leaving] == [anyio.get_cancelled_exc_class()]
     assert caught.value.operation_id == outer.operation_id
     assert (inner.is_cancelled, outer.is_cancelled) == (True, True)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("has_one_between", [False, True])
+async def test_operations_of_threads_in_a_group_are_stopped_with_the_one_around(
+    number: int, has_one_between: bool
+) -> None:
+    """S2: what each of them reports is what the one around was asked for."""
+    checkers = [Checker() for _ in range(number)]
+    operation = Cancelable()
+    between = Cancelable() if has_one_between else None
+
+    async def piece(checker: Checker) -> None:
+        async with Cancelable() as own:
+            await own.run_in_thread(checker, own)
+
+    with anyio.fail_after(10), pytest.raises(ManualCancelation, match="enough") as caught:
+        async with (
+            operation,
+            between or contextlib.nullcontext(),
+            anyio.create_task_group() as tasks,
+        ):
+            for checker in checkers:
+                tasks.start_soon(piece, checker)
+            for checker in checkers:
+                await checker.wait_for(lambda each: each.began)
+            await operation.cancel(message="enough")
+
+    assert caught.value.operation_id == operation.operation_id
+    assert operation.status is OperationStatus.CANCELLED
+    if between is not None:
+        assert between.status is OperationStatus.CANCELLED
+        assert between.cancel_reason is CancelationReason.PARENT
+
+
+@on_asyncio
+async def test_operations_of_a_group_of_asyncio_are_stopped_with_the_one_around() -> None:
+    """S2: that group takes what its tasks raise for more than a cancelation of its own."""
+
+    async def fetch() -> None:
+        async with Cancelable():
+            await anyio.sleep_forever()
+
+    operation = Cancelable()
+    with anyio.fail_after(10), pytest.raises(ManualCancelation) as caught:
+        async with operation, asyncio.TaskGroup() as tasks:
+            for _ in range(2):
+                tasks.create_task(fetch())
+            await anyio.wait_all_tasks_blocked()
+            await operation.cancel()
+
+    assert caught.value.operation_id == operation.operation_id
+    assert operation.status is OperationStatus.CANCELLED
+    await asyncio.sleep(0)  # no cancel is left over
+
+
+async def test_an_operation_elsewhere_that_its_parent_stops_is_an_error_of_its_own() -> None:
+    """S4: it is not underneath the block that meets its error."""
+    parent, other = Cancelable(), Cancelable(parent=None)
+    with pytest.raises(ManualCancelation):
+        async with parent, Cancelable() as child:
+            parent.cancel_sync()
+            with pytest.raises(ParentCancelation) as stopped:
+                child.check_cancelation_sync()
+            await anyio.sleep(1)
+    with pytest.raises(ParentCancelation):
+        async with other:
+            other.cancel_sync()
+            raise stopped.value
+    assert other.status is OperationStatus.FAILED
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_scope_around_goes_before_the_check_of_a_lone_thread(plain: bool) -> None:
+    """S3: as it goes before an operation that sleeps."""
+    checker, token = Checker(), CancelationToken()
+
+    async def job() -> None:
+        async with Cancelable.with_token(token) as own:
+            if plain:
+                await to_thread.run_sync(checker, own)
+            else:
+                await own.run_in_thread(checker, own)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(job)
+            await checker.wait_for(lambda each: each.began)
+            token.cancel_sync()
+            tasks.cancel_scope.cancel()
+    assert checker.reason is CancelationReason.MANUAL
 
 
 async def test_a_scope_around_goes_before_a_group_of_checks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -33,6 +34,7 @@ from cancelable_starlette import (
 )
 from cancelable_starlette.testing import ScriptedConnection, ScriptedSocket, lifespan
 from tests.starlette.support import LIMIT, Watch, application, run
+from tests.support.native import on_asyncio
 
 USES_THREADS = True
 
@@ -105,6 +107,35 @@ async def test_groups_in_groups_are_looked_through(anyio_backend: object, watch:
 
     assert connection.status == 499
     assert [each.cancel_message for each in facts] == ["first"]
+
+
+@on_asyncio
+@pytest.mark.parametrize("number", [1, 2])
+async def test_operations_of_a_group_of_asyncio_end_as_their_request(
+    watch: Watch, number: int
+) -> None:
+    """W6: that group cancels its task once more, which is no cancel of somebody else."""
+
+    async def fetch() -> None:
+        async with Cancelable():
+            await sleep_forever()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(number):
+                tasks.create_task(fetch())
+            await anyio.wait_all_tasks_blocked()
+            operation = current_operation()
+            assert operation is not None
+            await operation.cancel("timeout")
+
+    facts: list[OperationContext] = []
+    connection = ScriptedConnection()
+    app = RequestCancelationMiddleware(application(handle), on_cancel=facts.append)
+    await run(app, connection, watch)
+
+    assert connection.status == 504
+    assert [each.cancel_reason for each in facts] == [CancelationReason.TIMEOUT]
 
 
 async def test_threads_that_check_make_no_error_of_a_leave(

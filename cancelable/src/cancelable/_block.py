@@ -679,7 +679,7 @@ class Block(Operation):
             self._close(OperationStatus.FAILED, cause, exc)
             return None
         self._close(OperationStatus.CANCELLED, cause)
-        if isinstance(exc, CancelationError) and exc.operation_id is not None:
+        if isinstance(exc, CancelationError) and exc.operation_id == self.known_id is not None:
             return None
         # A token knows no operation. And of tasks whose threads have asked, each was told: a native
         # cancelation is no error of a task group, so that nobody expects a group here.
@@ -688,24 +688,31 @@ class Block(Operation):
         return error
 
     def _is_own(self, exc: BaseException | None) -> bool:
-        """Return whether a check has raised this in the block, or a group of nothing else.
+        """Return whether this reports what the block was asked for, or is a group of nothing else.
 
-        A check of the operation, of its token, or of a token that it was given.
+        A check has raised it, of the operation, of its token, or of a token that it was given; or
+        an operation underneath, in another task, was stopped with this one.
         """
         if isinstance(exc, BaseExceptionGroup):
             group = cast("BaseExceptionGroup[BaseException]", exc)
             # Until Python 3.13 it takes functions, and no methods.
-            return group.split(lambda each: self._is_from_own_check(each))[1] is None
-        return exc is not None and self._is_from_own_check(exc)
+            return group.split(lambda each: self._reports_own_request(each))[1] is None
+        return exc is not None and self._reports_own_request(exc)
 
-    def _is_from_own_check(self, exc: BaseException) -> bool:
+    def _reports_own_request(self, exc: BaseException) -> bool:
         if not isinstance(exc, CancelationError):
             return False
         if exc.operation_id is not None:
-            return exc.operation_id == self.known_id
+            return exc.operation_id == self.known_id or self._is_from_underneath(exc)
         request = exc._request
         requests = [self._first_cause(), *(token.cause for token in self._tokens)]
         return request is not None and any(each is request for each in requests)
+
+    def _is_from_underneath(self, error: CancelationError) -> bool:
+        cause = self._first_cause()
+        if cause is None or error.reason is not CancelationReason.PARENT:
+            return False
+        return error.origin_id == (cause.origin_id or self.known_id)
 
     def _hear_tokens(self) -> None:
         """Take over what a token is about to tell of in another thread: a check came first."""
@@ -726,12 +733,19 @@ class Block(Operation):
         return None
 
     def _is_from_a_check(self, exc: BaseException | None) -> TypeGuard[CancelationError]:
-        """Return whether a thread's check ended the block, inside another in the same task."""
-        return (
-            self._enclosing is not None
-            and self._ending is OperationStatus.CANCELLED
-            and isinstance(exc, CancelationError)
+        """Return whether a check ended the block, and a scope around it may be due as well.
+
+        If that is the parent's, in another task, this error is how the task hears of it.
+        """
+        if self._ending is not OperationStatus.CANCELLED:
+            return False
+        cause = self._end_cause
+        is_told_from_afar = (
+            self._enclosing is None
+            and cause is not None
+            and cause.reason is CancelationReason.PARENT
         )
+        return isinstance(exc, CancelationError) and not is_told_from_afar
 
     def _first_cause(self) -> Cause | None:
         return self._causes[0] if self._causes else None

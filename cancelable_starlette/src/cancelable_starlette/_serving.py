@@ -169,5 +169,7 @@ async def end_as_cancelled(exchange: Exchange, error: Exception) -> bool:
     else:
         return False
     await exchange.operation.cancel(reason, message, grace=0, because=inner)
-    await checkpoint()
+    # No checkpoint: a task group of asyncio that has failed while it was cancelled cancels its task
+    # once more, and the scope would not know that for its own.
+    exchange.operation.check_cancelation_sync()
     return True
