@@ -166,9 +166,24 @@ async def test_a_step_learns_of_its_timeout_while_it_is_shielded() -> None:
     assert heard == ["timeout"]
 
 
+async def check_in_threads(operation: Cancelable, group: int) -> None:
+    """Check in as many threads of a task group, or for 0 in a lone one, whatever is cancelled."""
+    check = operation.check_cancelation_sync
+    with anyio.CancelScope(shield=True):
+        if group == 0:
+            await operation.run_in_thread(check)
+            return
+        async with anyio.create_task_group() as tasks:
+            for _ in range(group):
+                tasks.start_soon(operation.run_in_thread, check)
+
+
+@pytest.mark.parametrize("group", [0, 2])
 @pytest.mark.parametrize("cause", ["timeout", "token"])
-async def test_a_thread_of_a_step_notices_a_request_to_the_generator(cause: str) -> None:
-    """The check raises the error of the generator, which leaves as its own."""
+async def test_a_thread_of_a_step_notices_a_request_to_the_generator(
+    cause: str, group: int
+) -> None:
+    """The check raises the error of the generator, which leaves as its own and as one."""
     token = CancelationToken()
     told = Told()
 
@@ -181,8 +196,7 @@ async def test_a_thread_of_a_step_notices_a_request_to_the_generator(cause: str)
             token.cancel_sync()
         else:
             advance(11)
-        with anyio.CancelScope(shield=True):
-            await cancelable.run_in_thread(cancelable.check_cancelation_sync)
+        await check_in_threads(cancelable, group)
         yield "never noticed"
 
     expected = TimeoutCancelation if cause == "timeout" else ManualCancelation
@@ -193,31 +207,9 @@ async def test_a_thread_of_a_step_notices_a_request_to_the_generator(cause: str)
     assert told.events == [("cancel", "cancelled", reason)]
 
 
-async def test_a_group_of_threads_of_a_step_notices_a_request_to_the_generator() -> None:
-    """As a block would, it raises its own error and no group of it."""
-    token = CancelationToken()
-    told = Told()
-
-    @cancelable_with_token(token)
-    async def rows(cancelable: Cancelable | None = None) -> AsyncGenerator[str]:
-        assert cancelable is not None
-        told.listen(cancelable)
-        token.cancel_sync()
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as tasks:
-                for _ in range(2):
-                    tasks.start_soon(cancelable.run_in_thread, cancelable.check_cancelation_sync)
-        yield "never noticed"
-
-    with pytest.raises(ManualCancelation):
-        async for _ in rows():
-            pass
-    assert told.events == [("cancel", "cancelled", "manual")]
-
-
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("group", [1, 2])
 async def test_threads_that_check_while_the_generator_is_closed_end_it_as_cancelled(
-    number: int,
+    group: int,
 ) -> None:
     """However many of them: what leaves is the one error of the generator."""
     token = CancelationToken()
@@ -230,11 +222,7 @@ async def test_threads_that_check_while_the_generator_is_closed_end_it_as_cancel
         try:
             yield "first"
         finally:
-            with anyio.CancelScope(shield=True):
-                async with anyio.create_task_group() as tasks:
-                    for _ in range(number):
-                        check = cancelable.check_cancelation_sync
-                        tasks.start_soon(cancelable.run_in_thread, check)
+            await check_in_threads(cancelable, group)
 
     iteration = rows()
     assert await anext(iteration) == "first"

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 
 import anyio
 import anyio.lowlevel
 import pytest
 from anyio import from_thread, to_thread
+from anyio.abc import TaskGroup
 
 from cancelable import (
     Cancelable,
@@ -474,6 +475,18 @@ class Checker:
         return self.told.reason
 
 
+async def _start_all(
+    tasks: TaskGroup,
+    work: Callable[[Checker], Coroutine[None, None, None]],
+    checkers: list[Checker],
+) -> None:
+    """Start *work* with each of them, and wait until all of them check."""
+    for checker in checkers:
+        tasks.start_soon(work, checker)
+    for checker in checkers:
+        await checker.wait_for(lambda each: each.began)
+
+
 async def _cancel_when(checker: Checker, *scopes: anyio.CancelScope) -> None:
     await checker.wait_for(lambda each: each.began)
     for scope in scopes:
@@ -567,10 +580,7 @@ async def test_a_group_of_threads_that_check_ends_the_block_with_its_own_error(
 
     with anyio.fail_after(10), pytest.raises(ManualCancelation, match="enough") as caught:
         async with operation, anyio.create_task_group() as tasks:
-            for checker in checkers:
-                tasks.start_soon(work, checker)
-            for checker in checkers:
-                await checker.wait_for(lambda each: each.began)
+            await _start_all(tasks, work, checkers)
             await operation.cancel(message="enough")
 
     assert caught.value.operation_id == operation.operation_id
@@ -667,10 +677,7 @@ async def test_operations_of_threads_in_a_group_are_stopped_with_the_one_around(
             between or contextlib.nullcontext(),
             anyio.create_task_group() as tasks,
         ):
-            for checker in checkers:
-                tasks.start_soon(piece, checker)
-            for checker in checkers:
-                await checker.wait_for(lambda each: each.began)
+            await _start_all(tasks, piece, checkers)
             await operation.cancel(message="enough")
 
     assert caught.value.operation_id == operation.operation_id
@@ -678,6 +685,25 @@ async def test_operations_of_threads_in_a_group_are_stopped_with_the_one_around(
     if between is not None:
         assert between.status is OperationStatus.CANCELLED
         assert between.cancel_reason is CancelationReason.PARENT
+
+
+async def test_an_operation_around_goes_before_what_a_check_tells_of_it() -> None:
+    """S3: in the same task, where the error would be taken for one of the work."""
+    outer, inner = Cancelable(), Cancelable()
+    leaving: list[BaseException] = []
+    with pytest.raises(ManualCancelation) as caught:
+        async with outer:
+            try:
+                async with inner:
+                    outer.cancel_sync()
+                    inner.check_cancelation_sync()
+            except BaseException as exc:
+                leaving.append(exc)
+                raise
+
+    assert [type(each) for each in leaving] == [anyio.get_cancelled_exc_class()]
+    assert caught.value.operation_id == outer.operation_id
+    assert inner.cancel_reason is CancelationReason.PARENT
 
 
 @on_asyncio
@@ -741,12 +767,13 @@ async def test_a_scope_around_goes_before_the_check_of_a_lone_thread(plain: bool
 async def test_a_scope_around_goes_before_a_group_of_checks() -> None:
     """S3: what both of them have cancelled is left by the native cancelation."""
     checkers, operation = [Checker(), Checker()], Cancelable()
+
+    async def work(checker: Checker) -> None:
+        await operation.run_in_thread(checker, operation)
+
     with anyio.fail_after(10), anyio.CancelScope() as scope:
         async with operation, anyio.create_task_group() as tasks:
-            for checker in checkers:
-                tasks.start_soon(operation.run_in_thread, checker, operation)
-            for checker in checkers:
-                await checker.wait_for(lambda each: each.began)
+            await _start_all(tasks, work, checkers)
             operation.cancel_sync()
             scope.cancel()
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
 import pytest
@@ -171,23 +171,17 @@ async def test_threads_that_check_make_no_error_of_a_leave(
     assert [each.levelno for each in caplog.records] == [logging.INFO]
 
 
-@pytest.mark.parametrize("number", [1, 2])
-async def test_reads_in_a_group_that_met_the_disconnect_are_quiet(
-    anyio_backend: object, watch: Watch, number: int
+async def read_in_shield(request: Request) -> None:
+    """Read a body where the read is told of a disconnect, and not cancelled."""
+    with anyio.CancelScope(shield=True):
+        await request.body()
+
+
+async def leave_during_upload(
+    endpoint: Callable[[Request], Awaitable[Response]], watch: Watch
 ) -> None:
-    """W11: however many tasks wait for the client."""
+    """Have a client leave in the middle of its upload, and see that this is all that is told."""
     connection = ScriptedConnection("POST", body=[b"a"] * 3, leave_after_chunks=2, pause=0.001)
-
-    async def read(request: Request) -> None:
-        with anyio.CancelScope(shield=True):
-            await request.body()
-
-    async def endpoint(request: Request) -> Response:
-        async with anyio.create_task_group() as tasks:
-            for _ in range(number):
-                tasks.start_soon(read, Request(request.scope, request.receive))
-        return PlainTextResponse("never")
-
     facts: list[OperationContext] = []
     app = Starlette(
         routes=[Route("/", endpoint, methods=["POST"])],
@@ -197,31 +191,36 @@ async def test_reads_in_a_group_that_met_the_disconnect_are_quiet(
 
     assert connection.sent == []
     assert [each.cancel_reason for each in facts] == [CancelationReason.DISCONNECT]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_reads_in_a_group_that_met_the_disconnect_are_quiet(
+    anyio_backend: object, watch: Watch, number: int
+) -> None:
+    """W11: however many tasks wait for the client."""
+
+    async def endpoint(request: Request) -> Response:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(number):
+                tasks.start_soon(read_in_shield, Request(request.scope, request.receive))
+        return PlainTextResponse("never")
+
+    await leave_during_upload(endpoint, watch)
 
 
 async def test_a_disconnect_beside_a_cancelation_is_quiet(
     anyio_backend: object, watch: Watch
 ) -> None:
     """W11: a task that reads and one that works are stopped by the same leave."""
-    connection = ScriptedConnection("POST", body=[b"a"] * 3, leave_after_chunks=2, pause=0.001)
 
     async def endpoint(request: Request) -> Response:
         try:
-            with anyio.CancelScope(shield=True):
-                await request.body()
+            await read_in_shield(request)
         except ClientDisconnect as left:
             raise ExceptionGroup("both", [left, ManualCancelation("stop")]) from None
         return PlainTextResponse("never")
 
-    facts: list[OperationContext] = []
-    app = Starlette(
-        routes=[Route("/", endpoint, methods=["POST"])],
-        middleware=[Middleware(RequestCancelationMiddleware, on_cancel=facts.append)],
-    )
-    await run(app, connection, watch)
-
-    assert connection.sent == []
-    assert [each.cancel_reason for each in facts] == [CancelationReason.DISCONNECT]
+    await leave_during_upload(endpoint, watch)
 
 
 async def test_sockets_that_were_told_twice_end_quietly(anyio_backend: object) -> None:

@@ -666,11 +666,7 @@ class Block(Operation):
         if is_cancel or isinstance(exc, GeneratorExit):
             ended_by = self.cause or self._cause_around() or Cause(CancelationReason.EXTERNAL)
             self._close(OperationStatus.CANCELLED, ended_by)
-            if not is_taken:
-                return None
-            error = error_for(ended_by, self.context)
-            error.__cause__ = error.__cause__ or exc
-            return error
+            return self._error_from(ended_by, exc) if is_taken else None
         is_own = self._is_own(exc)
         if is_own:
             self._hear_tokens()
@@ -681,8 +677,12 @@ class Block(Operation):
         self._close(OperationStatus.CANCELLED, cause)
         if isinstance(exc, CancelationError) and exc.operation_id == self.known_id is not None:
             return None
-        # A token knows no operation. And of tasks whose threads have asked, each was told: a native
-        # cancelation is no error of a task group, so that nobody expects a group here.
+        # A token knows no operation. And of tasks that were told of this cancelation, each raises
+        # it: a native one is no error of a task group, so that nobody expects a group here.
+        return self._error_from(cause, exc)
+
+    def _error_from(self, cause: Cause, exc: BaseException | None) -> CancelationError:
+        """Return the error that leaves the block in the place of what ended it."""
         error = error_for(cause, self.context)
         error.__cause__ = error.__cause__ or exc
         return error
@@ -737,15 +737,11 @@ class Block(Operation):
 
         If that is the parent's, in another task, this error is how the task hears of it.
         """
-        if self._ending is not OperationStatus.CANCELLED:
+        if not (self._ending is OperationStatus.CANCELLED and isinstance(exc, CancelationError)):
             return False
         cause = self._end_cause
-        is_told_from_afar = (
-            self._enclosing is None
-            and cause is not None
-            and cause.reason is CancelationReason.PARENT
-        )
-        return isinstance(exc, CancelationError) and not is_told_from_afar
+        is_of_parent = cause is not None and cause.reason is CancelationReason.PARENT
+        return self._enclosing is not None or not is_of_parent
 
     def _first_cause(self) -> Cause | None:
         return self._causes[0] if self._causes else None

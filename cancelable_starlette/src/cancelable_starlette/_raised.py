@@ -23,7 +23,7 @@ def cancelation_in(error: BaseException) -> CancelationError | None:
     Args:
         error: What the application raised.
     """
-    all_of_it = raised_in(error)
+    all_of_it = _raised_in(error)
     cancelations = [each for each in all_of_it if isinstance(each, CancelationError)]
     return cancelations[0] if len(cancelations) == len(all_of_it) else None
 
@@ -35,25 +35,22 @@ def is_of_a_leave(error: BaseException) -> bool:
         error: What the application raised.
     """
     ends = (ClientDisconnect, WebSocketDisconnect, CancelationError)
-    return all(isinstance(each, ends) for each in raised_in(error))
+    return all(isinstance(each, ends) for each in _raised_in(error))
 
 
-def raised_in(error: BaseException) -> list[BaseException]:
+def _raised_in(error: BaseException) -> list[BaseException]:
     """Return all that was raised, each by itself.
 
     A task group puts what its tasks raise into a group, also if that is a lone error. Starlette
     raises an error of its own from one for which the application has a handler, if the response has
     started; and a streamed response of its own takes an OSError, as the error of a timeout is one,
     for a client that left.
-
-    Args:
-        error: What the application raised.
     """
     if isinstance(error, BaseExceptionGroup):
         group = cast(BaseExceptionGroup[BaseException], error)
-        return [each for inner in group.exceptions for each in raised_in(inner)]
+        return [each for inner in group.exceptions for each in _raised_in(inner)]
     if type(error) is RuntimeError and str(error) == HANDLED_TOO_LATE and error.__cause__:
-        return raised_in(error.__cause__)
+        return _raised_in(error.__cause__)
     if type(error) is ClientDisconnect and isinstance(error.__context__, CancelationError):
         return [error.__context__]
     return [error]
